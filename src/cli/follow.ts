@@ -1,0 +1,100 @@
+import { Option, type Command } from 'commander';
+import { exitCodes } from '../core/errors.ts';
+import { formatCount, parseSize } from '../core/units.ts';
+import { displayName } from '../pg/identifiers.ts';
+import type { FollowOptions, FollowResult } from '../workflows/follow.ts';
+import type { Direction } from '../workflows/switchover/turn-around.ts';
+import { claimJob, jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { addRunOptions, runJob, type RunFlags, type RunningJob } from './run-job.ts';
+
+/** Flags of `follow` and of the streaming half of `clone --follow`. */
+export interface FollowFlags {
+  readonly untilCaughtUp?: boolean;
+  readonly origin: 'any' | 'none';
+  readonly spool?: string;
+  readonly spoolLimit?: number;
+  readonly addColumns?: boolean;
+}
+
+/** Adds --until-caught-up, --origin, --spool, --spool-limit and --add-columns. */
+export function addFollowOptions(command: Command): Command {
+  return command
+    .option('--until-caught-up', 'end once the target has everything that the source held when the streaming began')
+    .addOption(new Option('--origin <which>', 'none: leave out what was itself replicated to the source (both directions at once)').choices(['any', 'none']).default('any'))
+    .option('--spool <folder>', 'keep received changes in this folder, so that the source can recycle its WAL')
+    .addOption(new Option('--spool-limit <size>', 'most bytes in the spool').argParser(parseSize))
+    .option('--add-columns', 'add columns to the target that were added on the source, instead of pausing the table');
+}
+
+export function followCommand(): Command {
+  const command = jobCommand('follow', 'stream changes of a job that was cloned; goes on where it stopped', 'pgweave follow --job shop\npgweave follow --job shop --until-caught-up          (exit 0 once the target has it all)');
+  return addRunOptions(addFollowOptions(command)).action((flags: CommonOptions & RunFlags & FollowFlags) =>
+    runAction(flags, async (context) => {
+      const source = context.source();
+      const target = context.target();
+      claimJob(context, source, target);
+      const result = await runJob(context, 'follow', flags, followConfig(flags), (job) => followThrough(flags, context, job, { source, target, job: context.job }));
+      return reportFollow(result, flags, context);
+    }),
+  );
+}
+
+/** What the API shows of the configuration. */
+export function followConfig(flags: FollowFlags): Record<string, unknown> {
+  return { origin: flags.origin, spool: flags.spool ?? null, addColumns: flags.addColumns === true, untilCaughtUp: flags.untilCaughtUp === true };
+}
+
+/** Follows through switchovers: where one was undone it goes on, where the way back was opened it turns around. */
+export async function followThrough(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Direction): Promise<FollowResult> {
+  const { currentDirection, turnAround } = await import('../workflows/switchover/turn-around.ts');
+  let direction = await currentDirection(ends, context.signal);
+  for (;;) {
+    const { source, target } = direction;
+    // On the way back, what the forward stream wrote on the new primary must stay out.
+    const result = await runFollow(direction.reversed ? { ...flags, origin: 'none' } : flags, context, job, { source, target, job: direction.job });
+    if (!result.switchedOver) return result;
+    const turned = await turnAround(direction, job.emit, context.signal);
+    if (!turned || (flags.untilCaughtUp && turned.reversed)) return result;
+    direction = { ...turned, reversed: turned.reversed ? !direction.reversed : direction.reversed };
+  }
+}
+
+/** Follows, with the API's and the dashboard's actions on the running follower. */
+export async function runFollow(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Pick<FollowOptions, 'source' | 'target' | 'job'>): Promise<FollowResult> {
+  const { Follower } = await import('../workflows/follow.ts');
+  await using follower = await Follower.open({
+    ...ends, origin: flags.origin, untilCaughtUp: flags.untilCaughtUp === true, addColumns: flags.addColumns === true, signal: context.signal, onEvent: job.emit, folder: context.folder,
+    ...(flags.spool === undefined ? {} : { spool: { folder: flags.spool, ...(flags.spoolLimit === undefined ? {} : { maxBytes: flags.spoolLimit }) } }),
+  });
+  job.allow({
+    pause: () => follower.pause(),
+    resume: () => Promise.resolve(follower.resume()),
+    async switchover(request, signal) {
+      const { runSwitchover } = await import('../workflows/run-switchover.ts');
+      await runSwitchover({
+        ...ends, signal, onEvent: job.emit, ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }), ...(request.lock === undefined ? {} : { lock: request.lock }),
+        ...(request.sequenceBuffer === undefined ? {} : { sequenceBuffer: BigInt(request.sequenceBuffer) }), ...(request.verify === undefined ? {} : { verify: request.verify }), ...(request.reverse === undefined ? {} : { reverse: request.reverse }),
+      });
+    },
+    async table(action, table) {
+      const { tableCommand } = await import('../workflows/table.ts');
+      await tableCommand({ ...ends, table, action, folder: context.folder, signal: context.signal });
+    },
+  });
+  return await follower.run();
+}
+
+/** Prints how it ended and gives the exit code. */
+export function reportFollow(result: FollowResult, flags: FollowFlags, context: JobContext, show = true): number {
+  const named = context.job === 'default' ? '' : ` --job ${context.job}`;
+  if (show && context.json) printJson({ format: 1, ...result, switchedOver: result.switchedOver ?? null });
+  else if (show) {
+    print(`${formatCount(result.transactions)} transactions, ${formatCount(result.rows)} rows applied. The target has everything up to ${result.appliedLsn}.`);
+    for (const { table, reason } of result.paused) print(`  ${displayName(table.schema, table.name)} is paused: ${reason}`, `  pgweave table ${displayName(table.schema, table.name)}${named} --retry | --skip-transaction | --copy-again`);
+    if (result.switchedOver) print(result.switchedOver.wayBack === null ? 'Switched over; this job is done.' : `Switched over. The way back streams as job ${result.switchedOver.wayBack}.`);
+    else if (!result.caughtUp) print(`Stopped. Go on: pgweave follow${named}`);
+  }
+  if (!result.caughtUp && !result.switchedOver && (flags.untilCaughtUp || context.signal.aborted)) return exitCodes.interrupted;
+  // Changes of a paused table wait on the target: that is not everything.
+  return flags.untilCaughtUp && result.paused.length > 0 ? exitCodes.failed : exitCodes.done;
+}

@@ -1,0 +1,253 @@
+import { publicationFacts } from '../catalog/publications.ts';
+import { sourceColumns, type SourceColumnRow } from '../catalog/stream-columns.ts';
+import { Applier } from '../changes/apply/applier.ts';
+import type { Gate } from '../changes/apply/table-gates.ts';
+import type { ChangeLog } from '../changes/change-log.ts';
+import { receiveChanges } from '../changes/receive.ts';
+import { ensureChangesSchema } from '../changes/target-schema.ts';
+import { isInterrupted, PgweaveError } from '../core/errors.ts';
+import type { Emit, ServerFacts } from '../core/events.ts';
+import { jobObjectName } from '../core/job-folder.ts';
+import type { TableRef } from '../core/tables.ts';
+import { formatLsn, parseLsn, zeroLsn, type Lsn } from '../pg/lsn.ts';
+import { Session } from '../pg/session.ts';
+import { ControlDesk } from './follow/control-desk.ts';
+import type { FollowOptions, FollowResult } from './follow/options.ts';
+import { streamMayBeBinary } from './follow/stream-format.ts';
+import { tableRules, type TableRules } from './follow/table-rules.ts';
+import { publicationNamesOf } from './publications.ts';
+
+export type { FollowOptions, FollowResult } from './follow/options.ts';
+
+/**
+ * Streams changes of a job that was cloned: from the source's slot, through a log, to the target, exactly once. Goes on where it stopped, after any crash on any side.
+ * Ends when the signal fires (resolves; `interrupted` where nothing had begun), when `untilCaughtUp` is reached, or with the error that forbids going on.
+ */
+export async function follow(options: FollowOptions): Promise<FollowResult> {
+  await using follower = await Follower.open(options);
+  return await follower.run();
+}
+
+/** A follower in this process: what `follow` runs, with handles to pause and stop it. */
+export class Follower implements AsyncDisposable {
+  readonly #options: FollowOptions;
+  readonly #emit: Emit;
+  readonly #applier: Applier;
+  readonly #desk: ControlDesk;
+  readonly #log: ChangeLog;
+  readonly #sessions: { source: Session | undefined };
+  /** Where the source's WAL ended when the streaming began. */
+  readonly #goal: Lsn;
+  #caughtUp = false;
+  #paused = false;
+
+  private constructor(parts: { options: FollowOptions; emit: Emit; applier: Applier; desk: ControlDesk; log: ChangeLog; sessions: { source: Session | undefined }; goal: Lsn; control: { session: Session | undefined }; rules: TableRules }) {
+    this.#options = parts.options;
+    this.#emit = parts.emit;
+    this.#applier = parts.applier;
+    this.#desk = parts.desk;
+    this.#log = parts.log;
+    this.#sessions = parts.sessions;
+    this.#goal = parts.goal;
+    this.#controlHolder = parts.control;
+    this.#rules = parts.rules;
+  }
+
+  readonly #rules: TableRules;
+  readonly #controlHolder: { session: Session | undefined };
+
+  /**
+   * Connects both sides and checks everything that can stand against following. Throws `another-follower`, `job-not-cloned`, `publication-missing`, and what
+   * receiveChanges throws of the slot.
+   */
+  static async open(options: FollowOptions): Promise<Follower> {
+    const emit = options.onEvent ?? (() => undefined);
+    const { job, signal } = options;
+    emit({ type: 'phase', phase: 'preparing' });
+    const holder: { session: Session | undefined } = { session: undefined };
+    const sessions: { source: Session | undefined } = { source: undefined };
+    const control = async (): Promise<Session> => {
+      if (holder.session && !holder.session.lost) return holder.session;
+      holder.session = await Session.open(options.target, { role: 'apply control', job, side: 'the target' });
+      await holder.session.query('set default_transaction_read_only = off');
+      return holder.session;
+    };
+    const cleanUp: (() => Promise<unknown> | undefined)[] = [async () => holder.session?.close(), async () => sessions.source?.close()];
+    try {
+      const target = await control();
+      await ensureChangesSchema(target);
+      const desk = await ControlDesk.open({ target: options.target, job, emit });
+      cleanUp.unshift(() => desk.close());
+      const source = await sourceSession(options);
+      sessions.source = source;
+      emit({ type: 'servers', source: serverFacts(source), target: serverFacts(target) });
+      const publications = options.publications ?? (await jobPublications(source, job));
+      const { mapTable, excludedColumns, rowCondition } = await tableRules(options, source);
+      const wanted = options.binary ?? 'auto';
+      const binary = wanted === 'on' || (wanted === 'auto' && (await streamMayBeBinary(source, target, publications, mapTable)));
+      const applier = new Applier({
+        target: options.target, job, binary, emit, signal, control, addColumns: options.addColumns ?? false, unknownTables: options.unknownTables ?? 'pause', mapTable, excludedColumns, setWiseFrom: options.setWiseFrom,
+        describeSource: (table) => describeSource(options, sessions, table),
+      });
+      cleanUp.unshift(() => applier.close());
+      const progress = await applier.open();
+      if ([...applier.gates.all()].length === 0 && options.unknownTables !== 'apply') {
+        throw new PgweaveError('job-not-cloned', `the target knows no table of job "${job}"`, { hint: `Copy them first: pgweave clone --follow --job ${job}`, retry: 'manual' });
+      }
+      const goal = await currentLsn(source);
+      const startLsn = progress ?? (await slotPosition(source, options.slot ?? jobObjectName(job)));
+      const log = options.log ?? await receiveChanges({
+        source: options.source, job, slot: options.slot ?? jobObjectName(job), publications, startLsn, emit, binary, spool: options.spool, ...(options.origin === undefined ? {} : { origin: options.origin }),
+      });
+      cleanUp.unshift(() => log.close());
+      applier.attach(log);
+      return new Follower({ options, emit, applier, desk, log, sessions, goal, control: holder, rules: { mapTable, excludedColumns, rowCondition } });
+    } catch (error) {
+      for (const work of cleanUp) await work()?.catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Everything that the source wrote before it is on the target. */
+  appliedLsn(): Lsn {
+    return this.#applier.report.appliedLsn();
+  }
+
+  get applier(): Applier {
+    return this.#applier;
+  }
+
+  /** Applies until stopped. May be called once. */
+  async run(): Promise<FollowResult> {
+    const { signal } = this.#options;
+    const stop = () => this.#applier.stop();
+    signal?.addEventListener('abort', stop, { once: true });
+    this.#emit({ type: 'phase', phase: 'catching-up' });
+    const watching = this.#watchCatchUp();
+    this.#desk.serve({ applier: this.#applier, log: this.#log, pause: () => this.pause(), resume: () => this.resume(), stop: (request) => this.#stopFor(request), copyTable: (table) => this.#copyTable(table), dropTable: (table) => this.#dropTable(table) });
+    for (const gate of this.#applier.gates.all()) {
+      this.#applier.gates.announce(gate);
+      const { name } = gate.record.state;
+      if (gate.parked && (name === 'copied' || name === 'streaming')) this.#applier.drain(gate).catch(() => undefined);
+      // Its copy was broken off with the process that made it.
+      if (name === 'pending' || name === 'copying') this.#desk.copyAgain({ schema: gate.record.schema, name: gate.record.name });
+    }
+    try {
+      await this.#applier.run();
+    } catch (error) {
+      this.#emit({ type: 'phase', phase: isInterrupted(error) ? 'stopped' : 'failed' });
+      if (!(isInterrupted(error) && signal?.aborted)) throw error;
+    } finally {
+      signal?.removeEventListener('abort', stop);
+      this.#ended = true;
+      await watching.catch(() => undefined);
+    }
+    const result = this.#result();
+    this.#emit({ type: 'phase', phase: this.#switchedOver ? 'switched-over' : this.#caughtUp ? 'done' : 'stopped' });
+    return result;
+  }
+
+  #ended = false;
+
+  /** Applies nothing until `resume`; changes gather in the log, on the source where it is full. */
+  async pause(): Promise<void> {
+    if (this.#paused) return;
+    this.#paused = true;
+    await this.#applier.hold();
+    this.#emit({ type: 'phase', phase: 'paused' });
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#applier.release();
+    this.#emit({ type: 'phase', phase: 'streaming' });
+  }
+
+  /** Finishes what is in flight; `run` then resolves. */
+  stop(): void {
+    this.#applier.stop();
+  }
+
+  /** A switchover ends the follower once everything is applied, and says whether a stream the other way was made. */
+  #stopFor(request: Readonly<Record<string, unknown>> | undefined): void {
+    if (request?.['reason'] === 'switchover') this.#switchedOver = { wayBack: typeof request['wayBack'] === 'string' ? request['wayBack'] : null };
+    this.stop();
+  }
+
+  #switchedOver: FollowResult['switchedOver'];
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#desk.close();
+    await this.#log.close();
+    await this.#applier.close();
+    await this.#sessions.source?.close();
+    await this.#controlHolder.session?.close();
+  }
+
+  /** Everything that the source held when the streaming began is applied: says so, and ends where that was the task. */
+  async #watchCatchUp(): Promise<void> {
+    try {
+      await this.#log.waitUntilConfirmed(this.#goal, this.#options.signal);
+    } catch {
+      // The log's error reaches the applier by its own way.
+      return;
+    }
+    if (this.#ended) return;
+    if (this.#options.untilCaughtUp) {
+      this.#caughtUp = true;
+      this.stop();
+    } else if (!this.#paused) this.#emit({ type: 'phase', phase: 'streaming' });
+  }
+
+  async #copyTable(table: TableRef): Promise<Lsn> {
+    const { recopyTable } = await import('./follow/recopy.ts');
+    return recopyTable({ source: this.#options.source, target: this.#options.target, job: this.#options.job, emit: this.#emit, signal: this.#options.signal, rules: this.#rules }, table);
+  }
+
+  async #dropTable(table: TableRef): Promise<void> {
+    const { unpublishTable } = await import('./follow/recopy.ts');
+    await unpublishTable(this.#options.source, this.#options.job, table);
+    this.#emit({ type: 'table-removed', table });
+  }
+
+  #result(): FollowResult {
+    const paused = [...this.#applier.gates.all()].flatMap((gate: Gate) => (gate.record.state.name === 'paused' ? [{ table: { schema: gate.record.schema, name: gate.record.name }, reason: gate.record.state.reason }] : []));
+    const { report } = this.#applier;
+    return { appliedLsn: formatLsn(report.appliedLsn()), transactions: report.transactions, rows: report.rows, paused, caughtUp: this.#caughtUp, switchedOver: this.#switchedOver };
+  }
+}
+
+function sourceSession(options: FollowOptions): Promise<Session> {
+  return Session.open(options.source, { role: 'follow', job: options.job, side: 'the source', signal: options.signal });
+}
+
+async function jobPublications(source: Session, job: string): Promise<string[]> {
+  const names = publicationNamesOf(job);
+  const found: string[] = [];
+  for (const name of [names.all, names.inserts]) if ((await source.query(publicationFacts(name))).length > 0) found.push(name);
+  if (found.length === 0) throw new PgweaveError('publication-missing', `the source has no publication ${names.all}`, { retry: 'never', hint: `It was dropped, or job "${job}" was never cloned with --follow. Begin again: pgweave clone --follow --job ${job}` });
+  return found;
+}
+
+async function currentLsn(source: Session): Promise<Lsn> {
+  const { lsn } = await source.one<{ lsn: string }>('select (case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_flush_lsn() end)::text as lsn');
+  return parseLsn(lsn);
+}
+
+/** Where the slot's stream begins; zero where there is no such slot: receiving then says what is wrong. */
+async function slotPosition(source: Session, slot: string): Promise<Lsn> {
+  const [row] = await source.query<{ lsn: string | null }>('select confirmed_flush_lsn::text as lsn from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
+  return row?.lsn ? parseLsn(row.lsn) : zeroLsn;
+}
+
+async function describeSource(options: FollowOptions, sessions: { source: Session | undefined }, table: TableRef): Promise<{ name: string; type: string; notNull: boolean; defaultSql: string | undefined }[]> {
+  if (!sessions.source || sessions.source.lost) sessions.source = await sourceSession(options);
+  const rows = await sessions.source.query<SourceColumnRow>(sourceColumns(table));
+  return rows.map((row) => ({ name: row.name, type: row.type, notNull: row.not_null, defaultSql: row.default_sql ?? undefined }));
+}
+
+function serverFacts(session: Session): ServerFacts {
+  const { spec, host } = session;
+  return { host: host.host, port: host.port, database: spec.database, version: session.serverVersionText.replace(/ .*/, ''), provider: 'self-hosted' };
+}

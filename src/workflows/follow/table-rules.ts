@@ -1,0 +1,33 @@
+import { selectableTables } from '../../catalog/selection.ts';
+import type { JobFolder } from '../../core/job-folder.ts';
+import { keptRules, matchTables } from '../../core/selection/index.ts';
+import { tableKey, type TableRef } from '../../core/tables.ts';
+import type { Session } from '../../pg/session.ts';
+
+/** What the rules of a job mean for a table of its stream. */
+export interface TableRules {
+  /** Its name on the target. */
+  readonly mapTable: (table: TableRef) => TableRef;
+  /** Columns that stay on the source. */
+  readonly excludedColumns: (table: TableRef) => readonly string[];
+  /** SQL condition in parentheses of the rows that go; undefined for all. */
+  readonly rowCondition: (table: TableRef) => string | undefined;
+}
+
+export interface TableRulesOptions {
+  readonly folder?: JobFolder | undefined;
+  readonly mapTable?: ((table: TableRef) => TableRef) | undefined;
+  readonly excludedColumns?: ((table: TableRef) => readonly string[]) | undefined;
+}
+
+/** From what the caller gives, else from the rules that the job's folder keeps, else nothing special about any table. */
+export async function tableRules(options: TableRulesOptions, source: Session): Promise<TableRules> {
+  const kept = options.folder && keptRules(options.folder);
+  const selection = kept && matchTables(kept, source.spec.database, await selectableTables(source)).selection;
+  const ruleOf = (table: TableRef) => selection?.get(tableKey(table));
+  return {
+    mapTable: options.mapTable ?? ((table) => ruleOf(table)?.mapTo ?? table),
+    excludedColumns: options.excludedColumns ?? ((table) => ruleOf(table)?.excludeColumns ?? []),
+    rowCondition: (table) => ruleOf(table)?.where,
+  };
+}

@@ -1,0 +1,71 @@
+import { ensureChangesSchema } from '../../changes/target-schema.ts';
+import { PgweaveError } from '../../core/errors.ts';
+import { failpoint } from '../../core/failpoints.ts';
+import { jobObjectName } from '../../core/job-folder.ts';
+import type { TableRef } from '../../core/tables.ts';
+import type { ConnectionSpec } from '../../pg/conninfo.ts';
+import { formatLsn, type Lsn } from '../../pg/lsn.ts';
+import { ReplicationSession } from '../../pg/replication-session.ts';
+import { Session } from '../../pg/session.ts';
+import { sqlstate, sqlstateOf } from '../../pg/sqlstate.ts';
+import { ensurePublications } from '../publications.ts';
+
+const ending = '_reverse';
+
+/** The job that streams the other way: `shop` and `shop_reverse` are each other's. */
+export function oppositeJob(job: string): string {
+  return job.endsWith(ending) ? job.slice(0, -ending.length) : `${job}${ending}`;
+}
+
+export interface WayBack {
+  readonly job: string;
+  readonly slot: string;
+  /** Changes of the target from here on go back. */
+  readonly lsn: Lsn;
+  /** Tables of which only inserts go back: they have no replica identity. */
+  readonly insertsOnly: readonly TableRef[];
+}
+
+/**
+ * Opens the way back before anybody writes to the target: a publication and a slot there, and the state of a follower on the old source. What the forward stream writes on the target bears its
+ * origin and is left out of the way back. `target` and `source` are named as in the forward direction. Can be run again: a slot of an earlier attempt is replaced.
+ */
+export async function openWayBack(source: ConnectionSpec, target: ConnectionSpec, forwardJob: string, tables: readonly TableRef[], signal: AbortSignal): Promise<WayBack> {
+  const job = oppositeJob(forwardJob);
+  const slot = jobObjectName(job);
+  await using onTarget = await Session.open(target, { role: 'way back', job: forwardJob, side: 'the target', signal });
+  const { insertsOnly } = await ensurePublications(onTarget, { job, tables });
+  await failpoint('switchover.reverse-publication');
+  await dropSlotOfEarlierAttempt(onTarget, slot);
+  await using sender = await ReplicationSession.open(target, { role: 'way back', job: forwardJob, side: 'the target', signal });
+  const { consistentPoint } = await sender.createLogicalSlot({ name: slot, failover: onTarget.serverVersion >= 170_000 });
+  await failpoint('switchover.reverse-slot');
+  await using onSource = await Session.open(source, { role: 'way back', job: forwardJob, side: 'the source', signal });
+  await ensureChangesSchema(onSource);
+  await onSource.transaction(async () => {
+    await onSource.query('delete from pgweave.table_state where job = $1', [job]);
+    await onSource.query(
+      `insert into pgweave.table_state (job, schema_name, table_name, state, copied_lsn) select $1, u.s, u.t, 'copied', $4 from rows from (pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as u(s, t)`,
+      [job, tables.map((t) => t.schema), tables.map((t) => t.name), formatLsn(consistentPoint)],
+    );
+  });
+  return { job, slot, lsn: consistentPoint, insertsOnly };
+}
+
+async function dropSlotOfEarlierAttempt(target: Session, slot: string): Promise<void> {
+  const [found] = await target.query<{ pid: number | null; ours: boolean }>('select active_pid as pid, database = pg_catalog.current_database() as ours from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
+  if (!found) return;
+  if (!found.ours || found.pid !== null) {
+    throw new PgweaveError('slot-in-use', `slot ${slot} on the target ${found.ours ? `is in use by process ${found.pid}` : 'belongs to another database'}`, { hint: 'Something follows the way back of an earlier run. Stop it, or choose another --job.' });
+  }
+  await target.query('select pg_catalog.pg_drop_replication_slot($1)', [slot]);
+}
+
+/** Takes the way back away again, after a switchover that was undone. Never throws: what stays is listed by cleanup. */
+export async function closeWayBack(target: Session, forwardJob: string): Promise<void> {
+  try {
+    await target.query('select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid is null', [jobObjectName(oppositeJob(forwardJob))]);
+  } catch (error) {
+    if (sqlstateOf(error) !== sqlstate.undefinedObject) return;
+  }
+}

@@ -1,0 +1,135 @@
+import { Applier } from '../changes/apply/applier.ts';
+import { controlFollower, runningFollower, type ControlAction } from '../changes/control.ts';
+import { dropTable as dropFromJob, retryTable, skipTransaction } from '../changes/table-commands.ts';
+import { readTableState, type TableRecord } from '../changes/table-states.ts';
+import { ensureChangesSchema } from '../changes/target-schema.ts';
+import { errorMessage, PgweaveError } from '../core/errors.ts';
+import type { Emit, TableState } from '../core/events.ts';
+import type { JobFolder } from '../core/job-folder.ts';
+import type { TableRef } from '../core/tables.ts';
+import type { ConnectionSpec } from '../pg/conninfo.ts';
+import { displayName } from '../pg/identifiers.ts';
+import { formatLsn } from '../pg/lsn.ts';
+import { Session } from '../pg/session.ts';
+import { ControlDesk } from './follow/control-desk.ts';
+import { tableRules } from './follow/table-rules.ts';
+
+export type TableAction = 'retry' | 'skip-transaction' | 'copy-again' | 'add' | 'drop';
+
+export interface TableOptions {
+  readonly source: ConnectionSpec;
+  readonly target: ConnectionSpec;
+  readonly job: string;
+  readonly table: TableRef;
+  /** Absent: only look. */
+  readonly action?: TableAction | undefined;
+  /** The job's folder, where the rules are kept by which it was cloned. */
+  readonly folder?: JobFolder;
+  readonly signal?: AbortSignal | undefined;
+  readonly onEvent?: Emit;
+}
+
+export interface TableResult {
+  readonly table: TableRef;
+  /** Null where the table is not, or no longer, part of the job. */
+  readonly state: TableState | null;
+  readonly rowKey: string | null;
+  readonly sqlstate: string | null;
+  /** Changes that wait on the target. */
+  readonly waiting: number;
+  /** LSN of the snapshot that its rows were copied in. */
+  readonly copiedLsn: string | null;
+  /** Done by the running follower, or by this call since none runs. */
+  readonly by: 'follower' | 'here' | null;
+  /** Set by skip-transaction. */
+  readonly skippedLsn: string | null;
+}
+
+/** A table may be large; whoever waits can interrupt. */
+const copyTimeoutMs = 7 * 24 * 3_600_000;
+
+/**
+ * Settles one table of a job: by the follower where one runs, from whichever machine, else here. Resolves when done; the state tells whether a retry went through.
+ * Throws `unknown-table`, `table-not-paused`, `table-not-copied`, `nothing-to-skip`.
+ */
+export async function tableCommand(options: TableOptions): Promise<TableResult> {
+  const { job, table, action, signal } = options;
+  await using target = await Session.open(options.target, { role: 'table', job, side: 'the target', signal });
+  await target.query('set default_transaction_read_only = off');
+  await ensureChangesSchema(target);
+  const known = await readTableState(target, job, table);
+  if (action === undefined) return await look(target, options, null, null, known);
+  if (!known && action !== 'add' && action !== 'copy-again') {
+    throw new PgweaveError('unknown-table', `job "${job}" has no table ${displayName(table.schema, table.name)}`, { hint: `To take it in: pgweave table ${displayName(table.schema, table.name)} --add`, retry: 'never' });
+  }
+  if (known && action === 'add' && (known.state.name === 'streaming' || known.state.name === 'copied')) {
+    throw new PgweaveError('table-there', `job "${job}" has ${displayName(table.schema, table.name)} already, ${known.state.name}`, { hint: 'To copy it anew: --copy-again', retry: 'never' });
+  }
+  const asked: Exclude<TableAction, 'add'> = action === 'add' ? 'copy-again' : action;
+  if (await runningFollower(target, job)) {
+    const { answer } = await controlFollower(target, job, { action: asked satisfies ControlAction, table }, { timeoutMs: copyTimeoutMs, signal });
+    return await look(target, options, 'follower', typeof answer['skippedLsn'] === 'string' ? answer['skippedLsn'] : null);
+  }
+  const skipped = await actHere(options, asked);
+  return await look(target, options, 'here', skipped);
+}
+
+async function look(target: Session, options: TableOptions, by: TableResult['by'], skippedLsn: string | null, known?: TableRecord): Promise<TableResult> {
+  const { job, table } = options;
+  const record = known ?? (await readTableState(target, job, table));
+  const { waiting } = await target.one<{ waiting: bigint }>('select coalesce(pg_catalog.sum(change_count), 0)::pg_catalog.int8 as waiting from pgweave.parked_changes where job = $1 and schema_name = $2 and table_name = $3', [job, table.schema, table.name]);
+  return {
+    table: { schema: table.schema, name: table.name }, state: record?.state ?? null, rowKey: record?.rowKey ?? null, sqlstate: record?.sqlstate ?? null, waiting: Number(waiting), copiedLsn: record?.copiedLsn === undefined ? null : formatLsn(record.copiedLsn), by, skippedLsn,
+  };
+}
+
+/** No follower runs: an applier without a log, under the follower's lock, does the same. */
+async function actHere(options: TableOptions, action: Exclude<TableAction, 'add'>): Promise<string | null> {
+  const { source, target, job, table, signal } = options;
+  const emit: Emit = options.onEvent ?? (() => undefined);
+  const desk = await ControlDesk.open({ target, job, emit });
+  const held: { session: Session | undefined } = { session: undefined };
+  const control = async () => (held.session = held.session && !held.session.lost ? held.session : await Session.open(target, { role: 'table control', job, side: 'the target' }));
+  // Parked changes may have come in either form: statements take them by each value's own.
+  const applier = new Applier({ target, job, binary: false, emit, control, addColumns: false, unknownTables: 'pause', signal });
+  let running: Promise<void> | undefined;
+  try {
+    await applier.open();
+    running = applier.run();
+    running.catch(() => undefined);
+    switch (action) {
+      case 'retry':
+        await retryTable(applier, table);
+        return null;
+      case 'skip-transaction': return (await skipTransaction(applier, table)).skippedLsn;
+      case 'copy-again': {
+        const { recopyTable } = await import('./follow/recopy.ts');
+        await applier.beginCopy(table);
+        try {
+          await using session = await Session.open(source, { role: 'table', job, side: 'the source', signal });
+          await recopyTable({ source, target, job, emit, signal, rules: await tableRules(options, session) }, table);
+        } catch (error) {
+          await applier.failCopy(table, `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`).catch(() => undefined);
+          throw error;
+        }
+        await applier.endCopy(table);
+        return null;
+      }
+      case 'drop': {
+        const { unpublishTable } = await import('./follow/recopy.ts');
+        await unpublishTable(source, job, table);
+        await dropFromJob(applier, table);
+        return null;
+      }
+      default:
+        action satisfies never;
+        return null;
+    }
+  } finally {
+    applier.stop();
+    await running?.catch(() => undefined);
+    await applier.close();
+    await desk.close();
+    await held.session?.close();
+  }
+}
