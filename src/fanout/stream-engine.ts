@@ -1,0 +1,274 @@
+import { setMaxListeners } from 'node:events';
+import { join } from 'node:path';
+import { controlFollower } from '../changes/control.ts';
+import { ensureChangesSchema } from '../changes/target-schema.ts';
+import { readProgress } from '../changes/apply/progress.ts';
+import { planTables, readTableStates, recordTableEvent, type TableRecord } from '../changes/table-states.ts';
+import { errorMessage, PgweaveError } from '../core/errors.ts';
+import { fingerprint, JobFolder, jobObjectName, defaultJobFolder } from '../core/job-folder.ts';
+import type { Log } from '../core/log.ts';
+import { tableKey, type TableRef } from '../core/tables.ts';
+import { lsnDistance, parseLsn } from '../pg/lsn.ts';
+import { Session } from '../pg/session.ts';
+import { planCleanup, runCleanup } from '../workflows/cleanup.ts';
+import { Follower } from '../workflows/follow.ts';
+import { ensurePublications } from '../workflows/publications.ts';
+import { publishedTables } from '../workflows/sync/published-tables.ts';
+import { readSlot } from '../workflows/sync/start-point.ts';
+import type { FanoutConfig, FanoutTarget } from './config.ts';
+import { dropSlotNow, type TargetFacts } from './native-target.ts';
+import { SharedStream } from './shared-stream.ts';
+import type { SlotLag } from './source-watch.ts';
+import { resolveTables, schemaError, schemaFaults, selectionRulesOf, type TargetTables } from './tables.ts';
+import { TargetLog } from './target-log.ts';
+import type { Engine } from './target-keeper.ts';
+
+/** A week: a table may be large, and whoever stops the service interrupts the wait. */
+const copyTimeoutMs = 7 * 24 * 3_600_000;
+
+interface Running {
+  readonly stop: AbortController;
+  ended: Promise<void>;
+  /** Why it ended, where it did so by itself. */
+  error: unknown;
+  alive: boolean;
+}
+
+/** The job whose slot and publication all targets share that have no row filters of their own. */
+export function sharedJobOf(config: FanoutConfig): string {
+  return `${fingerprint(config.publication).slice(0, 4)}_shared`;
+}
+
+/** Row filters are evaluated by the source as it decodes: a target that has some cannot share. */
+function shares(target: FanoutTarget): boolean {
+  return target.engine === 'stream' && Object.keys(target.filters).length === 0;
+}
+
+/** The job name of a stream target; the origin on the target is `pgweave_<job>`, and so are slot and publication on the source where it does not share. */
+export function streamJobOf(config: FanoutConfig, target: FanoutTarget): string {
+  return `${fingerprint(config.publication).slice(0, 4)}_${target.name}`.slice(0, 32);
+}
+
+/**
+ * Targets that pgweave's own stream keeps: each has an applier, a position, filters and a speed of its own, and the source is decoded once for all that have no row filters. Tables are copied one by one in the snapshot of a temporary slot, while everything
+ * else streams on; rows of a table that is added or copied anew are exact from its own LSN on.
+ */
+export class StreamEngine implements Engine {
+  readonly #log: Log;
+  readonly #running = new Map<string, Running>();
+  readonly #shared = new Map<string, Promise<SharedStream>>();
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  slotOf(config: FanoutConfig, target: FanoutTarget): string {
+    return jobObjectName(shares(target) ? sharedJobOf(config) : streamJobOf(config, target));
+  }
+
+  /** The shared slot stands where the slowest target is; each target's own lag is known here. */
+  lagOf(config: FanoutConfig, target: FanoutTarget, slot: SlotLag): SlotLag {
+    const shared = shares(target) ? this.#opened.get(sharedJobOf(config)) : undefined;
+    const confirmed = shared?.confirmedOf(streamJobOf(config, target));
+    if (!shared || confirmed === undefined) return slot;
+    const lagBytes = lsnDistance(confirmed, shared.sourceLsn);
+    return { ...slot, lagBytes, retainedBytes: Math.min(slot.retainedBytes, lagBytes) };
+  }
+
+  async giveUp(config: FanoutConfig, target: FanoutTarget, source: Session): Promise<void> {
+    const job = streamJobOf(config, target);
+    await this.#stopFollower(job);
+    if (shares(target)) (await this.#shared.get(sharedJobOf(config)))?.forget(job);
+    else await dropSlotNow(source, jobObjectName(job));
+  }
+
+  readonly #opened = new Map<string, SharedStream>();
+
+  async reconcile(config: FanoutConfig, target: FanoutTarget, signal: AbortSignal, say: (text: string) => void): Promise<TargetFacts> {
+    const job = streamJobOf(config, target);
+    await using source = await Session.open(config.source, { role: 'fanout', job, side: 'the source', signal });
+    await using session = await Session.open(target.connection, { role: 'fanout', job, side: `target ${target.name}`, signal });
+    const tables = await resolveTables(source, target);
+    const faults = await schemaFaults(session, tables);
+    if (faults.length > 0) throw schemaError(target.name, faults);
+    await ensureChangesSchema(session);
+    const folder = this.#folder(config, target);
+    folder.write('selection.json', { format: 1, rules: selectionRulesOf(target) });
+
+    const chosen = tables.chosen.map((s) => s.table);
+    const before = await readTableStates(session, job);
+    const owner = shares(target) ? sharedJobOf(config) : job;
+    const publications = await ensurePublications(source, { job: owner, tables: shares(target) ? await this.#unionOf(source, config) : await this.#published(source, tables) });
+    await this.#slot(source, session, target, owner, job, chosen, before);
+    this.#wanted.set(job, new Set(chosen.map(tableKey)));
+    await this.#follow(config, target, job, folder, { owner, publications: publications.names, source, session });
+
+    const wanted = new Set(chosen.map(tableKey));
+    const known = new Map(before.map((r) => [tableKey(r), r]));
+    const removed = before.filter((r) => !wanted.has(tableKey(r))).map((r) => ({ schema: r.schema, name: r.name }));
+    for (const table of removed) await controlFollower(session, job, { action: 'drop', table }, { signal, timeoutMs: copyTimeoutMs });
+    const pending = chosen.filter((t) => ['pending', 'copying'].includes(known.get(tableKey(t))?.state.name ?? 'pending'));
+    const added = before.length > 0 ? pending.filter((t) => !known.has(tableKey(t))) : [];
+    await this.#copy(session, target, job, pending, signal, say);
+
+    const now = await readTableStates(session, job);
+    const paused = now.filter((r) => r.state.name === 'paused');
+    if (paused.length > 0) {
+      const [first] = paused;
+      throw new PgweaveError('tables-paused', `target ${target.name}: ${paused.length} of ${now.length} tables are paused, such as ${first!.schema}.${first!.name}: ${first!.state.name === 'paused' ? first!.state.reason : ''}`, {
+        hint: `The others stream on. Settle it: pgweave table NAME --job ${job} --source … --target … --retry | --skip-transaction | --copy-again`, retry: 'backoff',
+      });
+    }
+    return { tables: now.length, ready: now.filter((r) => r.state.name === 'streaming' || r.state.name === 'copied').length, added, removed };
+  }
+
+  async reset(config: FanoutConfig, target: FanoutTarget, signal: AbortSignal): Promise<void> {
+    const job = streamJobOf(config, target);
+    await this.#stopFollower(job);
+    await using source = await Session.open(config.source, { role: 'fanout', job, side: 'the source', signal });
+    await this.giveUp(config, target, source);
+    const options = { target: target.connection, job, signal };
+    await runCleanup(await planCleanup(options), options);
+  }
+
+  async remove(config: FanoutConfig, target: FanoutTarget, remaining: readonly FanoutTarget[], signal: AbortSignal): Promise<string[]> {
+    const job = streamJobOf(config, target);
+    await this.#stopFollower(job);
+    if (shares(target)) {
+      (await this.#shared.get(sharedJobOf(config)))?.forget(job);
+      if (!remaining.some(shares)) await this.#closeShared(config, signal);
+    }
+    const options = { source: config.source, target: target.connection, job, signal };
+    const plan = await planCleanup(options);
+    const { failed } = await runCleanup(plan, { ...options, force: true });
+    return [...plan.unreachable.map((u) => `${u.side}: ${u.reason}`), ...failed.map((f) => `${f.leftover.kind} ${f.leftover.name}: ${f.reason}`)];
+  }
+
+  /** Stops all appliers after the transaction in hand. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#running.keys()].map((job) => this.#stopFollower(job)));
+    for (const shared of this.#shared.values()) await shared.then((s) => s.close()).catch(() => undefined);
+    this.#shared.clear();
+  }
+
+  /** The last target that shared has gone: its slot and publication go too. */
+  async #closeShared(config: FanoutConfig, signal: AbortSignal): Promise<void> {
+    const job = sharedJobOf(config);
+    await this.#shared.get(job)?.then((s) => s.close()).catch(() => undefined);
+    this.#shared.delete(job);
+    this.#opened.delete(job);
+    const options = { source: config.source, job, signal, force: true };
+    await runCleanup(await planCleanup(options), options);
+  }
+
+  #folder(config: FanoutConfig, target: FanoutTarget): JobFolder {
+    return new JobFolder(streamJobOf(config, target), join(defaultJobFolder('fanout'), config.publication, target.name));
+  }
+
+  /** Names on the target and left-out columns are the applier's affair; row filters are the publication's. */
+  async #published(source: Session, tables: TargetTables) {
+    const plain = new Map([...tables.selection].map(([key, s]) => [key, { ...s, mapTo: s.table, excludeColumns: [] }]));
+    return (await publishedTables(source, { selection: plain, catalog: tables.catalog, insertOnly: () => true })).tables;
+  }
+
+  async #slot(source: Session, session: Session, target: FanoutTarget, owner: string, job: string, chosen: readonly TableRef[], before: readonly TableRecord[]): Promise<void> {
+    const slot = jobObjectName(owner);
+    const there = await readSlot(source, slot);
+    const begun = before.some((r) => r.copiedLsn !== undefined);
+    if (there?.wal_status === 'lost' || (!there && begun)) {
+      throw new PgweaveError('slot-lost', `the slot ${slot} of target ${target.name} is ${there ? 'lost' : 'gone'}: changes since then are not known`, { hint: 'Its rows must be brought anew: the service does so with when_wal_budget_is_spent: drop-and-resync.' });
+    }
+    if (!there) await source.query(`select pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`, [slot]);
+    await planTables(session, job, chosen);
+    if (target.initialSync) return;
+    const { lsn } = await source.one<{ lsn: string }>('select pg_catalog.pg_current_wal_lsn()::text as lsn');
+    for (const table of chosen) if (!before.some((r) => tableKey(r) === tableKey(table) && r.copiedLsn !== undefined)) await recordTableEvent(session, job, table, { type: 'copied', lsn: parseLsn(lsn) });
+  }
+
+  async #follow(config: FanoutConfig, target: FanoutTarget, job: string, folder: JobFolder, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session; readonly session: Session }): Promise<void> {
+    const current = this.#running.get(job);
+    if (current?.alive) return;
+    this.#running.delete(job);
+    if (current?.error !== undefined) throw current.error;
+    const stop = new AbortController();
+    setMaxListeners(0, stop.signal);
+    const log = shares(target) ? await this.#viewOf(config, job, ends) : undefined;
+    const follower = await Follower.open({
+      source: config.source, target: target.connection, job, folder, signal: stop.signal, slot: jobObjectName(ends.owner), publications: ends.publications, ...(log ? { log, binary: 'off' as const } : {}),
+      onEvent: (event) => {
+        if (event.type === 'warning') this.#log.warn(`${target.name}: ${event.message}`);
+      },
+    });
+    const running: Running = { stop, alive: true, error: undefined, ended: Promise.resolve() };
+    running.ended = this.#run(follower, running, target);
+    this.#running.set(job, running);
+  }
+
+  readonly #wanted = new Map<string, ReadonlySet<string>>();
+
+  /** A target's view of the shared stream, from where it stands; a new one begins at what is received now, since its rows are copied later than that. */
+  async #viewOf(config: FanoutConfig, job: string, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session; readonly session: Session }): Promise<TargetLog> {
+    const shared = await this.#sharedStream(config, ends);
+    const progress = await readProgress(ends.session, job);
+    const begun = (await readTableStates(ends.session, job)).some((r) => r.copiedLsn !== undefined);
+    const startLsn = progress ?? (begun ? (shared.confirmedOf(job) ?? shared.options.startLsn) : shared.receivedLsn);
+    return new TargetLog({ shared, job, startLsn, wants: (table) => this.#wanted.get(job)?.has(tableKey(table)) === true });
+  }
+
+  async #sharedStream(config: FanoutConfig, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session }): Promise<SharedStream> {
+    const known = await this.#shared.get(ends.owner)?.catch(() => undefined);
+    if (known && known.failure === undefined && known.options.publications.join() === ends.publications.join()) return known;
+    await known?.close();
+    const opening = this.#openShared(config, ends);
+    this.#shared.set(ends.owner, opening);
+    return opening;
+  }
+
+  async #openShared(config: FanoutConfig, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session }): Promise<SharedStream> {
+    const slot = jobObjectName(ends.owner);
+    const { lsn } = await ends.source.one<{ lsn: string }>('select confirmed_flush_lsn::text as lsn from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
+    const shared = await SharedStream.open({
+      source: config.source, job: ends.owner, slot, publications: ends.publications, startLsn: parseLsn(lsn),
+      emit: (event) => {
+        if (event.type === 'warning') this.#log.warn(`shared stream: ${event.message}`);
+      },
+    });
+    // Targets that are not up yet hold their place: where exactly they stand is known when they are.
+    for (const target of config.targets) if (shares(target)) shared.register(streamJobOf(config, target), parseLsn(lsn));
+    this.#opened.set(ends.owner, shared);
+    return shared;
+  }
+
+  /** Tables of all targets that share, each once. */
+  async #unionOf(source: Session, config: FanoutConfig) {
+    const union = new Map<string, TableRef>();
+    for (const target of config.targets) if (shares(target)) for (const table of await this.#published(source, await resolveTables(source, target))) union.set(tableKey(table), table);
+    return [...union.values()];
+  }
+
+  async #run(follower: Follower, running: Running, target: FanoutTarget): Promise<void> {
+    try {
+      await follower.run();
+    } catch (error) {
+      running.error = error;
+    } finally {
+      running.alive = false;
+      await follower[Symbol.asyncDispose]().catch((error: unknown) => this.#log.warn(`${target.name}: ${errorMessage(error)}`));
+    }
+  }
+
+  async #stopFollower(job: string): Promise<void> {
+    const running = this.#running.get(job);
+    this.#running.delete(job);
+    running?.stop.abort();
+    await running?.ended;
+  }
+
+  async #copy(session: Session, target: FanoutTarget, job: string, pending: readonly TableRef[], signal: AbortSignal, say: (text: string) => void): Promise<void> {
+    if (!target.initialSync || pending.length === 0) return;
+    say(`copying ${pending.length} tables`);
+    for (const table of pending) {
+      await controlFollower(session, job, { action: 'copy-again', table }, { timeoutMs: copyTimeoutMs, signal });
+    }
+  }
+}
