@@ -1,0 +1,178 @@
+import { errorMessage, PgweaveError } from '../core/errors.ts';
+import { displayName, qualifiedName, quoteIdent } from '../pg/identifiers.ts';
+import type { Session } from '../pg/session.ts';
+import { faultsError, installedMesh, serverFaults, type NodeFault } from './checks.ts';
+import { NodeSessions } from './connect.ts';
+import { defaultMaxDriftMs } from './generate.ts';
+import type { MeshNode } from './nodes.ts';
+import { coreSql, grantsSql } from './sql/core.ts';
+import { meshTableSql, planDigest } from './sql/table.ts';
+import { isComparable, isExactNumber } from './sql/types.ts';
+import { planName, type PlanColumn, type TablePlan } from './table-plan.ts';
+
+export interface AdoptOptions {
+  /** `table` or `schema.table`; default: every ordinary table of schema public. */
+  readonly tables?: readonly string[] | undefined;
+  /** Tables that are merged column by column. */
+  readonly byColumn?: readonly string[] | undefined;
+  /** Counters, as `table.column` or `schema.table.column`; their tables are merged column by column. */
+  readonly counters?: readonly string[] | undefined;
+  /** Lets each node draw other numbers from the sequences of keys: in steps of 512, beginning at the node's number. */
+  readonly interleaveSequences?: boolean | undefined;
+  readonly maxDriftMs?: number | undefined;
+  /** Only look: nothing is changed. */
+  readonly dryRun?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface AdoptResult {
+  readonly tables: readonly string[];
+  /** What was (or would be) run on each node, but for its number and name. */
+  readonly sql: string;
+  /** Estimated rows by node and table: where several nodes hold rows, they must be the same ones. */
+  readonly rows: Readonly<Record<string, Readonly<Record<string, number>>>>;
+}
+
+interface FoundTable {
+  readonly plan: TablePlan;
+  readonly faults: readonly string[];
+  /** Quoted, qualified sequences that keys draw from. */
+  readonly sequences: readonly string[];
+  readonly identityAlways: readonly string[];
+  readonly estimate: number;
+}
+
+/** Sequences of one mesh draw numbers in steps of this, so that 511 nodes never meet. */
+const sequenceStep = 512;
+
+/**
+ * Takes existing tables into the mesh: on every node the same tables must exist, with the same columns. Rows that are there count as equal on all nodes,
+ * older than any write; setup-replication tells them to nodes that lack them. Checks all nodes before the first is changed; one transaction a node.
+ */
+export async function adoptTables(nodes: readonly MeshNode[], options: AdoptOptions = {}): Promise<AdoptResult> {
+  await using sessions = await NodeSessions.open(nodes, options.signal);
+  const faults: NodeFault[] = (await Promise.all(nodes.map((n) => serverFaults(sessions.of(n), n, nodes.length)))).flat();
+  if (faults.length > 0) throw faultsError('node-unfit', faults);
+  const installed = new Map<string, boolean>();
+  const found = new Map<string, FoundTable[]>();
+  for (const node of nodes) {
+    const mesh = await installedMesh(sessions.of(node));
+    installed.set(node.name, mesh !== undefined);
+    if (mesh && mesh.name !== node.name) faults.push({ node: node.name, fault: `calls itself ${mesh.name ?? 'nothing'} in its database`, fix: 'Correct nodes.json.' });
+    const tables = await findTables(sessions.of(node), node, options, new Set(mesh?.tables.keys() ?? []));
+    found.set(node.name, tables);
+    for (const t of tables) for (const fault of t.faults) faults.push({ node: node.name, fault: `${planName(t.plan)}: ${fault}`, fix: 'docs/mesh.md tells what a mesh cannot keep.' });
+  }
+  if (new Set(installed.values()).size > 1) faults.push({ node: [...installed].find(([, there]) => !there)![0], fault: 'holds no mesh, others do', fix: 'Bring it in with pgweave mesh add-node first.' });
+  const [model] = found.values();
+  for (const [node, tables] of found) faults.push(...definitionFaults(node, tables, model!, nodes[0]!.name));
+  const sequences = model!.flatMap((t) => t.sequences);
+  if (sequences.length > 0 && options.interleaveSequences !== true) {
+    faults.push({ node: nodes[0]!.name, fault: `keys are drawn from sequences (${sequences.join(', ')}): nodes would give out the same numbers, and the newer row would overwrite the older`, fix: 'Adopt with --interleave-sequences, or make the keys uuid.' });
+  }
+  if (faults.length > 0) throw faultsError('adopt-refused', faults);
+  if (model!.length === 0) throw new PgweaveError('nothing-to-adopt', 'there is no table to adopt', { exitCode: 2, hint: 'Name tables with --table; tables that are in the mesh already are left out.' });
+  const fresh = [...installed.values()].every((there) => !there);
+  const plans = model!.map((t) => t.plan);
+  const parts = [...(fresh ? [coreSql({ maxDriftMs: options.maxDriftMs ?? defaultMaxDriftMs })] : []), ...model!.flatMap((t) => t.identityAlways.map((c) => `alter table ${qualifiedName(t.plan.schema, t.plan.name)} alter column ${quoteIdent(c)} set generated by default;`)), ...plans.map(meshTableSql), grantsSql()];
+  const sql = `${parts.join('\n\n')}\n`;
+  const rows = Object.fromEntries([...found].map(([node, tables]) => [node, Object.fromEntries(tables.map((t) => [planName(t.plan), t.estimate]))]));
+  const result: AdoptResult = { tables: plans.map(planName), sql, rows };
+  if (options.dryRun) return result;
+  for (const node of nodes) {
+    const session = sessions.of(node);
+    try {
+      await session.transaction(async () => {
+        await session.query(`select pg_catalog.set_config('pgweave.node_id', $1, true), pg_catalog.set_config('pgweave.node_name', $2, true)`, [String(node.id), node.name]);
+        await session.query(sql);
+        for (const sequence of sequences) await interleave(session, sequence, node);
+      });
+    } catch (error) {
+      throw new PgweaveError('schema-failed', `the tables of node ${node.name} cannot be adopted: ${errorMessage(error)}`, { cause: error, hint: `${node.name} is as it was; nodes before it in nodes.json have adopted them. Run the command again for the rest once the cause is gone.` });
+    }
+  }
+  return result;
+}
+
+async function interleave(session: Session, sequence: string, node: MeshNode): Promise<void> {
+  const { last } = await session.one<{ last: bigint }>(`select coalesce(pg_catalog.pg_sequence_last_value($1::regclass), 0) as last`, [sequence]);
+  const next = (last / BigInt(sequenceStep) + 1n) * BigInt(sequenceStep) + BigInt(node.id);
+  await session.query(`alter sequence ${sequence} increment by ${sequenceStep} restart with ${next}`);
+}
+
+function definitionFaults(node: string, tables: readonly FoundTable[], model: readonly FoundTable[], modelName: string): NodeFault[] {
+  const faults: NodeFault[] = [];
+  // Physical order of columns may differ; names, types and keys may not.
+  const digest = (t: FoundTable) => planDigest({ ...t.plan, columns: [...t.plan.columns].sort((a, b) => (a.name < b.name ? -1 : 1)) });
+  const names = new Set([...tables, ...model].map((t) => planName(t.plan)));
+  for (const name of names) {
+    const here = tables.find((t) => planName(t.plan) === name);
+    const there = model.find((t) => planName(t.plan) === name);
+    if (!here) faults.push({ node, fault: `lacks table ${name}, which ${modelName} has`, fix: 'Create it there, with the same columns.' });
+    else if (!there) faults.push({ node, fault: `has table ${name}, which ${modelName} lacks`, fix: 'Create it there, with the same columns.' });
+    else if (digest(here) !== digest(there)) faults.push({ node, fault: `defines ${name} otherwise than ${modelName}`, fix: 'Names, types, keys and checks must be the same on every node.' });
+  }
+  return faults;
+}
+
+/** Whether a name from the command line means this table. */
+function named(list: readonly string[] | undefined, schema: string, table: string): boolean {
+  return list?.some((n) => n === `${schema}.${table}` || (schema === 'public' && n === table)) ?? false;
+}
+
+async function findTables(session: Session, node: MeshNode, options: AdoptOptions, known: ReadonlySet<string>): Promise<FoundTable[]> {
+  const rows = await session.query<{ schema: string; name: string; kind: string; persistence: string; child: boolean; estimate: bigint; oid: number }>(`select n.nspname as schema, c.relname as name, c.relkind::text as kind, c.relpersistence::text as persistence, c.oid,
+      exists (select from pg_catalog.pg_inherits i where i.inhrelid = c.oid or i.inhparent = c.oid) as child, greatest(c.reltuples, 0)::int8 as estimate
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p') and n.nspname not in ('_mesh', 'information_schema', 'pg_catalog') and n.nspname !~ '^pg_' order by 1, 2`);
+  const missing = (options.tables ?? []).filter((t) => !rows.some((r) => named([t], r.schema, r.name)));
+  if (missing.length > 0) throw new PgweaveError('no-such-table', `node ${node.name} has no table ${missing.join(', ')}`, { exitCode: 2, hint: 'Write schema.table; a name without a schema means public.' });
+  const out: FoundTable[] = [];
+  for (const row of rows) {
+    const wanted = options.tables ? named(options.tables, row.schema, row.name) : row.schema === 'public' && row.kind === 'r';
+    if (!wanted || known.has(displayName(row.schema, row.name))) continue;
+    out.push(await describe(session, row, options));
+  }
+  return out;
+}
+
+async function describe(session: Session, row: { schema: string; name: string; kind: string; persistence: string; child: boolean; estimate: bigint; oid: number }, options: AdoptOptions): Promise<FoundTable> {
+  const faults: string[] = [];
+  if (row.kind !== 'r' || row.child) faults.push('partitioned and inheriting tables cannot be in a mesh');
+  if (row.persistence !== 'p') faults.push('unlogged and temporary tables cannot be in a mesh');
+  const columns = await session.query<{ name: string; type: string; generated: string; identity: string; domain_not_null: boolean; sequence: string | null }>(`select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.attgenerated::text as generated, a.attidentity::text as identity,
+      t.typtype = 'd' and t.typnotnull as domain_not_null, pg_catalog.pg_get_serial_sequence(pg_catalog.quote_ident($2) || '.' || pg_catalog.quote_ident($3), a.attname) as sequence
+    from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum`, [row.oid, row.schema, row.name]);
+  const indexes = await session.query<{ name: string; primary: boolean; columns: (string | null)[]; partial: boolean; expression: boolean; immediate: boolean; nulls: boolean }>(`select i.indexrelid::regclass::text as name, i.indisprimary as primary, i.indpred is not null as partial, i.indexprs is not null as expression, i.indimmediate as immediate,
+      i.indnullsnotdistinct as nulls, (select pg_catalog.array_agg(a.attname::text order by k.o) from pg_catalog.unnest(i.indkey::int2[]) with ordinality k(n, o) left join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n where k.o <= i.indnkeyatts) as columns
+    from pg_catalog.pg_index i where i.indrelid = $1 and i.indisunique order by 1`, [row.oid]);
+  const constraints = await session.query<{ contype: string; conname: string }>(`select contype::text as contype, conname::text as conname from pg_catalog.pg_constraint where conrelid = $1 order by 2`, [row.oid]);
+  const primary = indexes.find((i) => i.primary);
+  if (!primary) faults.push('has no primary key');
+  if (primary && !primary.immediate) faults.push('its primary key is deferrable');
+  const uniques: string[][] = [];
+  for (const i of indexes) {
+    if (i.primary) continue;
+    const why = i.partial ? 'partial' : i.expression ? 'on an expression' : !i.immediate ? 'deferrable' : i.nulls ? 'NULLS NOT DISTINCT' : undefined;
+    if (why !== undefined) faults.push(`unique index ${i.name} is ${why}: it cannot be kept across nodes`);
+    else uniques.push(i.columns as string[]);
+  }
+  for (const c of constraints) if (c.contype === 'x') faults.push(`exclusion constraint ${c.conname} cannot be kept across nodes`);
+  for (const c of columns) {
+    if (c.domain_not_null) faults.push(`column ${c.name} is of a domain that is NOT NULL; put NOT NULL on the column instead`);
+    if (c.name.startsWith('_mesh_')) faults.push(`column ${c.name} has a name of the mesh's own`);
+  }
+  const key = (primary?.columns ?? []) as string[];
+  const full = (c: string) => [`${row.schema}.${row.name}.${c}`, ...(row.schema === 'public' ? [`${row.name}.${c}`] : [])];
+  const isCounter = (c: string) => options.counters?.some((x) => full(c).includes(x)) ?? false;
+  const byColumn = named(options.byColumn, row.schema, row.name) || columns.some((c) => isCounter(c.name));
+  const planned = columns.map((c): PlanColumn => {
+    if (isCounter(c.name) && !isExactNumber(c.type)) faults.push(`counter ${c.name} must be smallint, integer, bigint or numeric; it is ${c.type}`);
+    if (key.includes(c.name) && !isComparable(c.type)) faults.push(`columns of type ${c.type} cannot be a key`);
+    return { name: c.name, type: c.type, generated: c.generated !== '', merge: key.includes(c.name) ? 'key' : isCounter(c.name) ? 'counter' : byColumn ? 'lww' : 'row' };
+  });
+  return {
+    plan: { schema: row.schema, name: row.name, columns: planned, key, uniques, mode: byColumn ? 'column' : 'row', checks: constraints.some((c) => c.contype === 'c'), audit: false }, faults, estimate: Number(row.estimate),
+    sequences: columns.flatMap((c) => (c.sequence !== null && key.includes(c.name) ? [c.sequence] : [])), identityAlways: columns.filter((c) => c.identity === 'a').map((c) => c.name),
+  };
+}
+
