@@ -1,0 +1,42 @@
+import { describe, expect, it } from 'vitest';
+import { sampleJob, startStreaming } from '../../test/support/sample-job.ts';
+import type { JobView } from '../../src/server/messages.ts';
+import { knownChecks, refusedMs, stageOf } from './switchover-facts.ts';
+
+const viewOf = (job: ReturnType<typeof sampleJob>, switchover: JobView['state']['switchover'] = { status: 'idle', error: null }): JobView => {
+  const { tables, log, ...summary } = structuredClone(job.status.read());
+  return { feed: 'f', seq: 1, summary, tables, log, state: { mode: 'job', running: true, note: null, version: '0', canAct: true, switchover } };
+};
+
+describe('the switchover page', () => {
+  it('knows its stage', () => {
+    const job = sampleJob();
+    startStreaming(job);
+    expect(stageOf(viewOf(job))).toBe('before');
+    expect(stageOf(viewOf(job, { status: 'stopped', error: null }))).toBe('stopped');
+    job.send({ type: 'phase', phase: 'switching-over' });
+    expect(stageOf(viewOf(job))).toBe('running');
+    job.send({ type: 'phase', phase: 'switched-over' });
+    expect(stageOf(viewOf(job, { status: 'done', error: null }))).toBe('done');
+  });
+
+  it('checks what the snapshot tells', () => {
+    const job = sampleJob();
+    expect(knownChecks(viewOf(job)).map((c) => c.status)).toEqual(['failed', 'warn', 'warn']);
+    startStreaming(job, 1);
+    expect(knownChecks(viewOf(job)).map((c) => [c.name, c.status])).toEqual([['The target follows', 'ok'], ['Lag', 'ok'], ['Tables', 'failed'], ['Rows compared', 'warn']]);
+    job.send({ type: 'table-state', table: { schema: 'public', name: 'orders' }, state: { name: 'streaming' } }, { type: 'verified', tables: 4, rows: 9, differing: 0, lsn: null });
+    expect(knownChecks(viewOf(job)).every((c) => c.status === 'ok')).toBe(true);
+  });
+
+  it('counts the time that writes are refused, also between two messages', () => {
+    const job = sampleJob();
+    expect(refusedMs(viewOf(job), 100)).toBeNull();
+    job.send({ type: 'writes', refused: true });
+    job.clock.advance(1000);
+    expect(refusedMs(viewOf(job), 160)).toBe(1160);
+    job.send({ type: 'writes', refused: false });
+    job.clock.advance(5000);
+    expect(refusedMs(viewOf(job), 160)).toBe(1000);
+  });
+});

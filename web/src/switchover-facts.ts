@@ -1,0 +1,48 @@
+import type { CheckResult } from '../../src/server/job-control.ts';
+import type { JobView } from '../../src/server/messages.ts';
+import { formatBytes, formatCount, formatDuration } from '../../src/core/units.ts';
+
+export type Stage = 'before' | 'running' | 'done' | 'stopped';
+
+/** Where the guided page stands. Pure. */
+export function stageOf({ summary, state }: JobView): Stage {
+  if (summary.phase === 'switching-over' || state.switchover.status === 'running') return 'running';
+  if (summary.phase === 'switched-over') return 'done';
+  if (state.switchover.status === 'failed' || state.switchover.status === 'stopped') return 'stopped';
+  return 'before';
+}
+
+/** What the snapshot itself tells about being ready; the job's own checks come on top of it. */
+export function knownChecks({ summary: s }: JobView): CheckResult[] {
+  const { totals, stream } = s;
+  const checks: CheckResult[] = [];
+  checks.push(
+    s.phase === 'streaming' || s.phase === 'switched-over'
+      ? { name: 'The target follows', status: 'ok', detail: 'Changes are applied as they come.' }
+      : { name: 'The target follows', status: 'failed', detail: `The job is not streaming: ${s.phase.replaceAll('-', ' ')}.`, fix: 'Wait until the job streams.' },
+  );
+  if (stream) {
+    const lag = `${formatBytes(stream.lagBytes)}${stream.lagMs === null ? '' : `, ${formatDuration(stream.lagMs)}`}`;
+    // What is behind has to be applied while writes are refused.
+    checks.push({ name: 'Lag', status: stream.lagBytes > 64 * 1024 ** 2 || (stream.lagMs ?? 0) > 5000 ? 'warn' : 'ok', detail: `${lag}. It is applied while writes are refused.` });
+  }
+  checks.push(
+    totals.tablesPaused > 0
+      ? { name: 'Tables', status: 'failed', detail: `${formatCount(totals.tablesPaused)} of ${formatCount(totals.tables)} tables are paused.`, fix: 'Settle them on the Tables page.' }
+      : totals.tablesStreaming < totals.tables
+        ? { name: 'Tables', status: 'warn', detail: `${formatCount(totals.tablesStreaming)} of ${formatCount(totals.tables)} tables stream.` }
+        : { name: 'Tables', status: 'ok', detail: `${formatCount(totals.tables)} of ${formatCount(totals.tables)} stream.` },
+  );
+  if (s.verified) {
+    const { tables, rows, differing } = s.verified;
+    checks.push(differing === 0 ? { name: 'Rows compared', status: 'ok', detail: `${formatCount(tables)} tables, ${formatCount(rows)} rows are equal.` } : { name: 'Rows compared', status: 'failed', detail: `${formatCount(differing)} tables differ.`, fix: 'pgweave verify --repair' });
+  } else checks.push({ name: 'Rows compared', status: 'warn', detail: 'Not yet in this run.', fix: 'Tick "Compare all rows" below, or run: pgweave verify' });
+  return checks;
+}
+
+/** Milliseconds that writes have been refused; `sinceReceivedMs` is how long ago the view came. Null where they never were. */
+export function refusedMs({ summary: s }: JobView, sinceReceivedMs: number): number | null {
+  if (!s.writesRefused) return null;
+  const end = s.writesRefused.until === null ? Date.parse(s.writtenAt) + Math.max(0, sinceReceivedMs) : Date.parse(s.writesRefused.until);
+  return Math.max(0, end - Date.parse(s.writesRefused.since));
+}
