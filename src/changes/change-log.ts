@@ -35,6 +35,9 @@ export interface ChangeLog extends AsyncDisposable {
 
   /** Stops receiving, tells the source what was confirmed, closes connections and files. Running reads reject with `interrupted`. */
   close(): Promise<void>;
+
+  /** Of a spool, once closed: everything that it acknowledged to the source was confirmed, so that nothing needs it any more. */
+  readonly drained?: boolean;
 }
 
 export interface ReadOptions {

@@ -8,7 +8,7 @@ import { MemoryLog } from './memory-log.ts';
 import { Receiver, type ReceiverOptions } from './receiver.ts';
 import { SlotWatch, type SlotWatchOptions } from './slot-watch.ts';
 import { recoverSegments } from './spool/segments.ts';
-import { SpoolFolder } from './spool/spool-folder.ts';
+import { SpoolFolder, type SpoolIdentity } from './spool/spool-folder.ts';
 import { SpoolLog } from './spool/spool-log.ts';
 
 const mebibyte = 1024 * 1024;
@@ -43,6 +43,8 @@ export interface SpoolOptions {
   /** Default 64 MB, and not more than an eighth of the limit. */
   readonly segmentBytes?: number;
   readonly keepaliveEveryMs?: number;
+  /** Called before anything is received, so that somebody remembers where acknowledged changes lie; what it throws is thrown. */
+  readonly onOpen?: (spool: SpoolIdentity) => Promise<void>;
 }
 
 /**
@@ -68,6 +70,7 @@ export async function receiveIntoSpool(options: ReceiveOptions, spool: SpoolOpti
   const emit = options.emit ?? (() => undefined);
   const folder = SpoolFolder.open(spool.folder, options.slot);
   try {
+    await spool.onOpen?.(folder.identity);
     const recovered = recoverSegments(spool.folder);
     const core: LogCore = new LogCore({ ...coreOptions({ spillFolder: join(spool.folder, 'spill'), ...options }), onRoom: () => log.coreRoom(), ask: () => log.receiver.ask() });
     const maxBytes = spool.maxBytes ?? 64 * 1024 * mebibyte;

@@ -12,6 +12,7 @@ const moduleVersion = 1;
  * - `progress`: end LSN of the last source transaction that is applied, where replication origins are not available; else the origin holds it.
  * - `marker`: sentinels (transactional logical messages of prefix `pgweave`) that were met, written in the target transaction that applied everything before them.
  * - `applier`: what the running follower last said about itself, once a second; for people and other processes, not a truth to decide on.
+ * - `spool`: the folder where changes lie that the source has let go of and the target does not have yet (spool/registration.ts).
  * - `control`: requests to the running follower and its answers (control.ts).
  */
 const statements: readonly string[] = [
@@ -34,6 +35,7 @@ const statements: readonly string[] = [
   `create table if not exists pgweave.applier (
      job text primary key, pid integer not null, host text not null, started_at pg_catalog.timestamptz not null, seen_at pg_catalog.timestamptz not null,
      applied_lsn pg_catalog.pg_lsn, received_lsn pg_catalog.pg_lsn, source_lsn pg_catalog.pg_lsn, held boolean not null default false)`,
+  `create table if not exists pgweave.spool (job text primary key, spool_id text not null, folder text not null, host text not null, start_lsn pg_catalog.pg_lsn not null)`,
   `create table if not exists pgweave.control (
      id bigint generated always as identity primary key,
      job text not null, action text not null, schema_name text, table_name text, lsn pg_catalog.pg_lsn, arguments pg_catalog.jsonb not null default '{}',
@@ -55,6 +57,6 @@ export async function hasChangesSchema(session: Session): Promise<boolean> {
 /** Forgets a job: rows of all the tables above. Returns how many there were. */
 export async function forgetJob(session: Session, job: string): Promise<number> {
   let rows = 0;
-  for (const table of ['table_state', 'parked_changes', 'progress', 'marker', 'applier', 'control']) rows += await session.execute(`delete from pgweave.${table} where job = $1`, [job]);
+  for (const table of ['table_state', 'parked_changes', 'progress', 'marker', 'applier', 'spool', 'control']) rows += await session.execute(`delete from pgweave.${table} where job = $1`, [job]);
   return rows;
 }

@@ -11,10 +11,11 @@ import { withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
 import { formatLsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { defaultSplitBytes } from '../workflows/clone/options.ts';
-import type { CloneOptions, ClonePlan, CloneResult } from '../workflows/clone.ts';
+import type { CloneHooks, CloneOptions, ClonePlan, CloneResult } from '../workflows/clone.ts';
 import type { FollowResult } from '../workflows/follow.ts';
 import { handOver } from './clone-sync.ts';
-import { addFollowOptions, followThrough, reportFollow, type FollowFlags } from './follow.ts';
+import { addFollowOptions, followThrough, reportFollow, spoolOf, type FollowFlags } from './follow.ts';
+import { CopySpool } from './copy-spool.ts';
 import { chooseInteractively } from './interactive.ts';
 import { settleRules, type SettledRules } from './settle-rules.ts';
 import { syncLines } from './sync.ts';
@@ -94,10 +95,15 @@ async function runClone(flags: CloneFlags, context: JobContext): Promise<number>
   if (several) return await runJob(context, 'clone', flags, config, (job) => cloneDatabases(flags, context, job, source, target, rules, several));
   const done = await runJob(context, 'clone', flags, config, async (job) => {
     const piece = { job: context.job, source, target, databases: [source.database] };
-    const result = await clonePiece(flags, piece, rules, context, context.folder, job.emit);
-    if (!flags.follow) return result;
-    job.emit({ type: 'log', level: 'info', message: doneText(result, source)[0]! });
-    return { ...result, follow: await followThrough(flags, context, job, piece) };
+    const spooling = new CopySpool(flags, context, piece, job.emit);
+    try {
+      const result = await clonePiece(flags, piece, rules, context, context.folder, job.emit, spooling.hooks);
+      if (!flags.follow) return result;
+      job.emit({ type: 'log', level: 'info', message: doneText(result, source)[0]! });
+      return { ...result, follow: await followThrough(flags, context, job, piece, spooling.log) };
+    } finally {
+      await spooling.close();
+    }
   });
   if (context.json) printJson(doneJson(done));
   else if (!done.follow) print(...doneText(done, source));
@@ -111,9 +117,9 @@ interface Done {
   readonly follow?: FollowResult;
 }
 
-async function clonePiece(flags: CloneFlags, piece: Piece, rules: SelectionRules, context: JobContext, folder: JobFolder, emit: Emit): Promise<Done> {
+async function clonePiece(flags: CloneFlags, piece: Piece, rules: SelectionRules, context: JobContext, folder: JobFolder, emit: Emit, hooks?: CloneHooks): Promise<Done> {
   const { clone } = await import('../workflows/clone.ts');
-  const result = await clone({ ...optionsFor(flags, piece, rules, context), onEvent: emit });
+  const result = await clone({ ...optionsFor(flags, piece, rules, context), onEvent: emit, ...(hooks === undefined ? {} : { hooks }) });
   if (!flags.sync) return { clone: result, sync: undefined };
   return { clone: result, sync: await handOver(flags, { ...piece, rules, folder, signal: context.signal, emit }) };
 }
@@ -152,7 +158,7 @@ async function followDatabases(flags: CloneFlags, context: JobContext, job: Runn
   const signal = AbortSignal.any([context.signal, stop.signal]);
   const streams = databases.map(async ({ name, job: own }) => {
     try {
-      await follow({ source: withDatabase(source, name), target: withDatabase(target, name), job: own, folder: databaseFolder(own, flags.dir), origin: flags.origin, untilCaughtUp: flags.untilCaughtUp === true, addColumns: flags.addColumns === true, signal, onEvent: job.emit });
+      await follow({ source: withDatabase(source, name), target: withDatabase(target, name), job: own, folder: databaseFolder(own, flags.dir), origin: flags.origin, untilCaughtUp: flags.untilCaughtUp === true, addColumns: flags.addColumns === true, spool: spoolOf(flags), signal, onEvent: job.emit });
     } catch (error) {
       stop.abort();
       throw error;

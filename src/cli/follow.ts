@@ -1,5 +1,6 @@
 import { Option, type Command } from 'commander';
 import { exitCodes } from '../core/errors.ts';
+import type { ChangeLog } from '../changes/change-log.ts';
 import { formatCount, parseSize } from '../core/units.ts';
 import { displayName } from '../pg/identifiers.ts';
 import type { FollowOptions, FollowResult } from '../workflows/follow.ts';
@@ -44,14 +45,19 @@ export function followConfig(flags: FollowFlags): Record<string, unknown> {
   return { origin: flags.origin, spool: flags.spool ?? null, addColumns: flags.addColumns === true, untilCaughtUp: flags.untilCaughtUp === true };
 }
 
-/** Follows through switchovers: where one was undone it goes on, where the way back was opened it turns around. */
-export async function followThrough(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Direction): Promise<FollowResult> {
+/** Where received changes are kept; undefined: in memory. */
+export function spoolOf(flags: FollowFlags): FollowOptions['spool'] {
+  return flags.spool === undefined ? undefined : { folder: flags.spool, ...(flags.spoolLimit === undefined ? {} : { maxBytes: flags.spoolLimit }) };
+}
+
+/** Follows through switchovers: where one was undone it goes on, where the way back was opened it turns around. `log`: one that receives already. */
+export async function followThrough(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Direction, log?: ChangeLog): Promise<FollowResult> {
   const { currentDirection, turnAround } = await import('../workflows/switchover/turn-around.ts');
   let direction = await currentDirection(ends, context.signal);
-  for (;;) {
+  for (let receiving = log; ; receiving = undefined) {
     const { source, target } = direction;
     // On the way back, what the forward stream wrote on the new primary must stay out.
-    const result = await runFollow(direction.reversed ? { ...flags, origin: 'none' } : flags, context, job, { source, target, job: direction.job });
+    const result = await runFollow(direction.reversed ? { ...flags, origin: 'none' } : flags, context, job, { source, target, job: direction.job }, receiving);
     if (!result.switchedOver) return result;
     const turned = await turnAround(direction, job.emit, context.signal);
     if (!turned || (flags.untilCaughtUp && turned.reversed)) return result;
@@ -60,11 +66,11 @@ export async function followThrough(flags: FollowFlags, context: JobContext, job
 }
 
 /** Follows, with the API's and the dashboard's actions on the running follower. */
-export async function runFollow(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Pick<FollowOptions, 'source' | 'target' | 'job'>): Promise<FollowResult> {
+export async function runFollow(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Pick<FollowOptions, 'source' | 'target' | 'job'>, log?: ChangeLog): Promise<FollowResult> {
   const { Follower } = await import('../workflows/follow.ts');
   await using follower = await Follower.open({
     ...ends, origin: flags.origin, untilCaughtUp: flags.untilCaughtUp === true, addColumns: flags.addColumns === true, signal: context.signal, onEvent: job.emit, folder: context.folder,
-    ...(flags.spool === undefined ? {} : { spool: { folder: flags.spool, ...(flags.spoolLimit === undefined ? {} : { maxBytes: flags.spoolLimit }) } }),
+    spool: spoolOf(flags), ...(log === undefined ? {} : { log }),
   });
   job.allow({
     pause: () => follower.pause(),

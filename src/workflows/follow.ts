@@ -3,15 +3,15 @@ import { sourceColumns, type SourceColumnRow } from '../catalog/stream-columns.t
 import { Applier } from '../changes/apply/applier.ts';
 import type { Gate } from '../changes/apply/table-gates.ts';
 import type { ChangeLog } from '../changes/change-log.ts';
-import { receiveChanges } from '../changes/receive.ts';
+import { forgetSpool } from '../changes/spool/registration.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
 import { isInterrupted, PgweaveError } from '../core/errors.ts';
 import type { Emit, ServerFacts } from '../core/events.ts';
-import { jobObjectName } from '../core/job-folder.ts';
 import type { TableRef } from '../core/tables.ts';
-import { formatLsn, parseLsn, zeroLsn, type Lsn } from '../pg/lsn.ts';
+import { formatLsn, parseLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { ControlDesk } from './follow/control-desk.ts';
+import { openLog } from './follow/open-log.ts';
 import type { FollowOptions, FollowResult } from './follow/options.ts';
 import { streamMayBeBinary } from './follow/stream-format.ts';
 import { tableRules, type TableRules } from './follow/table-rules.ts';
@@ -95,10 +95,7 @@ export class Follower implements AsyncDisposable {
         throw new PgweaveError('job-not-cloned', `the target knows no table of job "${job}"`, { hint: `Copy them first: pgweave clone --follow --job ${job}`, retry: 'manual' });
       }
       const goal = await currentLsn(source);
-      const startLsn = progress ?? (await slotPosition(source, options.slot ?? jobObjectName(job)));
-      const log = options.log ?? await receiveChanges({
-        source: options.source, job, slot: options.slot ?? jobObjectName(job), publications, startLsn, emit, binary, spool: options.spool, ...(options.origin === undefined ? {} : { origin: options.origin }),
-      });
+      const log = options.log ?? (await openLog(options, { source, target, publications, binary, progress, emit }));
       cleanUp.unshift(() => log.close());
       applier.attach(log);
       return new Follower({ options, emit, applier, desk, log, sessions, goal, control: holder, rules: { mapTable, excludedColumns, rowCondition } });
@@ -181,6 +178,8 @@ export class Follower implements AsyncDisposable {
     await this.#desk.close();
     await this.#log.close();
     await this.#applier.close();
+    // A failure leaves it registered: the next run looks into the spool once more and finds it empty.
+    if (this.#log.drained) await forgetSpool(this.#controlHolder.session!, this.#options.job).catch(() => undefined);
     await this.#sessions.source?.close();
     await this.#controlHolder.session?.close();
   }
@@ -233,12 +232,6 @@ async function jobPublications(source: Session, job: string): Promise<string[]> 
 async function currentLsn(source: Session): Promise<Lsn> {
   const { lsn } = await source.one<{ lsn: string }>('select (case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_flush_lsn() end)::text as lsn');
   return parseLsn(lsn);
-}
-
-/** Where the slot's stream begins; zero where there is no such slot: receiving then says what is wrong. */
-async function slotPosition(source: Session, slot: string): Promise<Lsn> {
-  const [row] = await source.query<{ lsn: string | null }>('select confirmed_flush_lsn::text as lsn from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
-  return row?.lsn ? parseLsn(row.lsn) : zeroLsn;
 }
 
 async function describeSource(options: FollowOptions, sessions: { source: Session | undefined }, table: TableRef): Promise<{ name: string; type: string; notNull: boolean; defaultSql: string | undefined }[]> {

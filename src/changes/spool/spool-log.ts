@@ -149,10 +149,16 @@ export class SpoolLog implements ChangeLog, ReceiverSink {
     await this.#pumping;
     this.#reader.close();
     // Drained to the last byte: nothing needs to be read again.
-    const drained = this.caughtUp && !this.#core.inFlight && !this.#core.open && this.#core.failure === undefined;
-    if (drained) for (const number of this.#writer.segments) rmSync(segmentPath(this.#options.folder.path, number), { force: true });
+    this.#drained = this.caughtUp && !this.#core.inFlight && !this.#core.open && this.#core.failure === undefined;
+    if (this.#drained) for (const number of this.#writer.segments) rmSync(segmentPath(this.#options.folder.path, number), { force: true });
     this.#core.close();
     this.#options.folder.close();
+  }
+
+  #drained = false;
+
+  get drained(): boolean {
+    return this.#drained;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
