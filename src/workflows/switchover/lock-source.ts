@@ -212,3 +212,12 @@ async function lockTimeout(session: Session, tables: number): Promise<PgweaveErr
   const who = blockers.slice(0, 5).map((b) => `pid ${b.pid} (${b.user}, its transaction began ${formatDuration((b.seconds ?? 0) * 1000)} ago)`).join(', ');
   return new PgweaveError('lock-timeout', `the ${tables} tables could not be locked in time${who === '' ? '' : `: written by ${who}`}`, { hint: 'Writes are taken again. Try when it is quiet, end those transactions, or give a longer --timeout.' });
 }
+
+/** What the lock holds, in words for people. */
+export function describeLock(scope: LockScope, database: string, lock: SourceLock): string {
+  const plural = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`;
+  const parts = scope === 'database' ? [`ALTER DATABASE ${quoteIdent(database)} SET default_transaction_read_only = on`, `${plural(lock.sessionsEnded, 'session')} ended`] : [];
+  if (lock.sessionsLeft.length > 0) parts.push(`${plural(lock.sessionsLeft.length, 'session')} could not be ended (${lock.sessionsLeft.map((s) => `pid ${s.pid} of ${s.user}`).join(', ')})`);
+  parts.push(scope === 'none' ? 'no lock: writers were stopped by you' : `${plural(lock.tablesLocked, 'table')} locked`);
+  return parts.join('; ');
+}
