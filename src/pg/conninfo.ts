@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { PgweaveError, usageError } from '../core/errors.ts';
@@ -152,7 +152,7 @@ function resolveParameters(given: Parameters, env: NodeJS.ProcessEnv): Connectio
     const found = given.get(name) ?? fromService.get(name) ?? (environmentNames[name] ? env[environmentNames[name]] : undefined);
     return found === undefined || found === '' ? undefined : found;
   };
-  const user = get('user') ?? userInfo().username;
+  const user = get('user') ?? systemUser();
   const database = get('dbname') ?? user;
   const hostText = get('host') ?? get('hostaddr') ?? 'localhost';
   const addresses = hostText.split(',').map((h) => h.trim() || 'localhost');
@@ -179,15 +179,20 @@ function resolveParameters(given: Parameters, env: NodeJS.ProcessEnv): Connectio
   }
   rememberSecret(password);
   rememberSecret(get('sslpassword'));
-  const fileOr = (name: string, fallback: string) => get(name) ?? (exists(join(home, '.postgresql', fallback)) ? join(home, '.postgresql', fallback) : undefined);
+  const fileOr = (name: string, fallback: string) => get(name) ?? (existsSync(join(home, '.postgresql', fallback)) ? join(home, '.postgresql', fallback) : undefined);
   return {
     hosts, database, user, password, passwordSource, sslMode: sslMode as SslMode, sslRootCert: fileOr('sslrootcert', 'root.crt'), sslCert: fileOr('sslcert', 'postgresql.crt'), sslKey: fileOr('sslkey', 'postgresql.key'),
     sslPassword: get('sslpassword'), connectTimeoutMs: timeout * 1000, targetSessionAttrs: attrs as ConnectionSpec['targetSessionAttrs'], options: get('options'),
   };
 }
 
-function exists(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+/** As libpq does where no user is named. Throws a PgweaveError for a user id without a name, as containers run under. */
+function systemUser(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    throw usageError('no user is named, and the operating system has no name for this one', 'Name the role in the connection string, or in PGUSER.');
+  }
 }
 
 function serviceParameters(service: string | undefined, file: string | undefined, home: string, env: NodeJS.ProcessEnv): Parameters {

@@ -21,11 +21,20 @@ export async function systemDumpers(env: NodeJS.ProcessEnv = process.env): Promi
     ...children('/usr').filter((name) => name.startsWith('pgsql-')).map((name) => join('/usr', name, 'bin')),
     ...(env['PATH'] ?? '').split(delimiter).filter((folder) => folder !== ''),
   ];
-  const paths = [...new Set(folders)].map((folder) => join(folder, 'pg_dump')).filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
+  const paths = [...new Set(folders)].map((folder) => join(folder, 'pg_dump')).filter(isFile);
   const found = await Promise.all(paths.map(askVersion));
   const usable = found.filter((dumper) => dumper !== undefined);
   const minor = (dumper: SystemDumper) => Number(/\.(\d+)/.exec(dumper.version)?.[1] ?? 0);
   return usable.map((dumper, order) => ({ dumper, order })).toSorted((a, b) => b.dumper.major - a.dumper.major || minor(b.dumper) - minor(a.dumper) || a.order - b.order).map(({ dumper }) => dumper);
+}
+
+/** False where we may not look: a folder of PATH may belong to somebody else. */
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
 function children(folder: string): string[] {
