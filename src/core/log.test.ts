@@ -25,7 +25,7 @@ describe('log', () => {
 
   it('writes for people on a terminal', async () => {
     const out = capture();
-    (await createLog({ stream: out, format: 'human' })).warn({ table: 'public.orders' }, 'paused');
-    expect(out.text()).toMatch(/WARN.*paused.*public\.orders/);
+    (await createLog({ stream: out, format: 'human' })).warn({ table: 'public.orders', hint: 'Try again.' }, 'paused');
+    expect(out.text()).toMatch(/WARN.*paused\. Try again\..*public\.orders/);
   });
 });

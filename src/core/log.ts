@@ -63,6 +63,7 @@ async function humanStream(destination: DestinationStream, terminal: boolean): P
     },
   });
   return pretty({
-    destination: out, sync: true, colorize: terminal && !process.env['NO_COLOR'], translateTime: 'UTC:HH:MM:ss', ignore: 'pid,hostname', singleLine: true,
+    destination: out, sync: true, colorize: terminal && !process.env['NO_COLOR'], translateTime: 'UTC:HH:MM:ss', ignore: 'pid,hostname,hint', singleLine: true,
+    messageFormat: (line, key) => (typeof line['hint'] === 'string' ? `${String(line[key])}. ${line['hint']}` : String(line[key])),
   });
 }

@@ -7,6 +7,7 @@ import type { TableCounts } from './content.ts';
 import { commitTimeMs } from './progress.ts';
 
 const reportEveryMs = 500;
+const levelAfterMs = 1000;
 
 /** Gathers what was applied and reports it twice a second. */
 export class ProgressReport {
@@ -17,6 +18,7 @@ export class ProgressReport {
   readonly #missedTables = new Map<string, { rows: number; told: number }>();
   #appliedLsn: Lsn = zeroLsn;
   #lagMs: number | null = null;
+  #appliedAt = 0;
   #transactions = 0;
   #rows = 0;
   #batches = 0;
@@ -50,6 +52,7 @@ export class ProgressReport {
   applied(endLsn: Lsn, commitTime: bigint, transactions: number, counts: ReadonlyMap<string, TableCounts>): void {
     this.#appliedLsn = maxLsn(this.#appliedLsn, endLsn);
     this.#lagMs = Math.max(0, Math.round(Date.now() - commitTimeMs(commitTime)));
+    this.#appliedAt = performance.now();
     this.#transactions += transactions;
     this.#batches += 1;
     for (const [key, add] of counts) {
@@ -79,6 +82,8 @@ export class ProgressReport {
     // Nothing waits and nothing is under way: what lies between is of no concern to us.
     const behind = waitingBytes > 0 || applied < receivedLsn;
     const lagBytes = behind ? lsnDistance(applied, maxLsn(sourceLsn, receivedLsn)) : lsnDistance(receivedLsn, sourceLsn);
+    // How long the newest transaction took says nothing any more once the target has been level with the source for a while.
+    if (lagBytes === 0 && this.#lagMs !== null && performance.now() - this.#appliedAt > levelAfterMs) this.#lagMs = 0;
     for (const [key, counts] of this.#tables) this.#emit({ type: 'table-changes', table: tableFromKey(key), ...counts });
     this.#tables.clear();
     if (this.#batches > 0) this.#emit({ type: 'counter', name: 'batches', by: this.#batches });

@@ -55,7 +55,7 @@ export function logEntry(event: JobEvent): LogEntry | null {
       if (event.name === 'reconnects') return { level: 'warn', message: 'connection lost, connecting again' };
       return event.name === 'retries' ? { level: 'debug', message: 'trying again' } : null;
     case 'warning':
-      return { level: 'warn', message: event.hint === undefined ? event.message : `${event.message} ${event.hint}`, fields: { code: event.code } };
+      return { level: 'warn', message: event.message, fields: event.hint === undefined ? { code: event.code } : { code: event.code, hint: event.hint } };
     case 'log':
       return event.fields === undefined ? { level: event.level, message: event.message } : { level: event.level, message: event.message, fields: event.fields };
     case 'copy-progress':
