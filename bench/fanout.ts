@@ -1,14 +1,13 @@
 // One source, eight targets: native subscriptions against engine: stream. CPU of the source's walsenders, and the time until all eight are caught up.
 //   npm run bench -- fanout [--rows 200000] [--repeats 3]
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { sleep } from '../src/core/abort.ts';
-import { parseConfig } from '../src/core/config.ts';
-import { createLog } from '../src/core/log.ts';
-import { resolveFanoutConfig } from '../src/fanout/config.ts';
-import { FanoutService } from '../src/fanout/service.ts';
 import { parseConninfo } from '../src/pg/conninfo.ts';
 import { Session } from '../src/pg/session.ts';
 import { startCluster, type Cluster } from '../src/servers/cluster.ts';
@@ -29,7 +28,13 @@ async function walsenders(source: Session): Promise<number[]> {
   return (await source.query<{ pid: number }>(`select pid from pg_catalog.pg_stat_activity where backend_type = 'walsender'`)).map((r) => r.pid);
 }
 
-interface Measured { readonly cpu: number; readonly seconds: number }
+/** Apply workers, and the sessions of our appliers. */
+async function appliers(target: Session): Promise<number[]> {
+  return (await target.query<{ pid: number }>(`select pid from pg_catalog.pg_stat_activity where backend_type = 'logical replication worker' or backend_type = 'logical replication apply worker' or (backend_type = 'client backend' and datname like 'bench%' and application_name not like '%bench%')`)).map((r) => r.pid);
+}
+
+/** CPU seconds of the walsenders; of them, the service and whoever applies; seconds until all are caught up. */
+interface Measured { readonly cpu: number; readonly all: number; readonly seconds: number }
 
 async function measure(engine: 'native' | 'stream', source: Cluster, target: Cluster): Promise<Measured> {
   const admin = async (cluster: Cluster, sql: string, database = 'postgres') => {
@@ -43,14 +48,16 @@ async function measure(engine: 'native' | 'stream', source: Cluster, target: Clu
     await admin(target, `create database bench_${i}`);
     await admin(target, schema, `bench_${i}`);
   }
-  const config = resolveFanoutConfig(parseConfig(JSON.stringify({ replication: {
+  const config = JSON.stringify({ replication: {
     publication_name: 'bench', engine, source: { uri: source.uri('bench') }, targets: Array.from({ length: targets }, (_, i) => ({ name: `t${i}`, uri: target.uri(`bench_${i}`) })), tables: ['accounts'], settings: { wait_interval_seconds: 0.2, health_port: 0 },
-  } }), 'bench.json', 'json'));
-  const service = new FanoutService(config, await createLog({ level: 'error', format: 'json' }));
-  service.start();
-  while (!service.health().targets.every((t) => t.state === 'streaming')) await sleep(100);
+  } });
+  const service = fork(fileURLToPath(new URL('./support/fanout-service.ts', import.meta.url)), [config], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  await once(service, 'message');
   await using session = await Session.open(parseConninfo(source.uri('bench')), { role: 'bench' });
   const before = new Map((await walsenders(session)).map((pid) => [pid, cpuSeconds(pid)]));
+  await using onTarget = await Session.open(parseConninfo(target.uri('postgres')), { role: 'bench watch' });
+  const appliersBefore = new Map((await appliers(onTarget)).map((pid) => [pid, cpuSeconds(pid)]));
+  const serviceBefore = cpuSeconds(service.pid!);
   const began = performance.now();
   const step = 1000;
   for (let from = 1; from <= rows; from += step) {
@@ -65,6 +72,8 @@ async function measure(engine: 'native' | 'stream', source: Cluster, target: Clu
   const seconds = (performance.now() - began) / 1000;
   let cpu = 0;
   for (const pid of await walsenders(session)) cpu += cpuSeconds(pid) - (before.get(pid) ?? 0);
+  let all = cpu + cpuSeconds(service.pid!) - serviceBefore;
+  for (const pid of await appliers(onTarget)) all += cpuSeconds(pid) - (appliersBefore.get(pid) ?? 0);
   const sums: string[] = [];
   for (let i = 0; i < targets; i += 1) {
     await using reader = await Session.open(parseConninfo(target.uri(`bench_${i}`)), { role: 'bench' });
@@ -72,8 +81,9 @@ async function measure(engine: 'native' | 'stream', source: Cluster, target: Clu
   }
   const want = (await session.one<{ s: string }>('select count(*) || \' \' || sum(balance) as s from public.accounts')).s;
   if (sums.some((s) => s !== want)) throw new Error(`contents differ: ${want} against ${sums.join(', ')}`);
-  await service.stop();
-  return { cpu, seconds };
+  service.send('stop');
+  await once(service, 'exit');
+  return { cpu, all, seconds };
 }
 
 const median = (list: readonly number[]) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)]!;
@@ -86,7 +96,7 @@ for (let round = 0; round < Number(values.repeats); round += 1) {
     try {
       const measured = await measure(engine, source, target);
       results[engine].push(measured);
-      say(`round ${round + 1}  ${engine.padEnd(6)}  walsender CPU ${measured.cpu.toFixed(2)} s   all caught up after ${measured.seconds.toFixed(1)} s`);
+      say(`round ${round + 1}  ${engine.padEnd(6)}  walsender CPU ${measured.cpu.toFixed(2)} s   CPU in all ${measured.all.toFixed(1)} s   all caught up after ${measured.seconds.toFixed(1)} s`);
     } finally {
       await source.destroy();
       await target.destroy();
@@ -95,7 +105,9 @@ for (let round = 0; round < Number(values.repeats); round += 1) {
 }
 rmSync(state, { recursive: true, force: true });
 const cpu = (engine: 'native' | 'stream') => median(results[engine].map((m) => m.cpu));
+const all = (engine: 'native' | 'stream') => median(results[engine].map((m) => m.all));
 const time = (engine: 'native' | 'stream') => median(results[engine].map((m) => m.seconds));
 say(`median of ${values.repeats}: ${rows} inserts and ${Math.round(rows / 2)} updates to ${targets} targets`);
 say(`  walsender CPU   native ${cpu('native').toFixed(2)} s   stream ${cpu('stream').toFixed(2)} s   ratio ${(cpu('stream') / cpu('native')).toFixed(2)}`);
+say(`  CPU in all      native ${all('native').toFixed(1)} s   stream ${all('stream').toFixed(1)} s   ratio ${(all('stream') / all('native')).toFixed(2)}`);
 say(`  caught up       native ${time('native').toFixed(1)} s   stream ${time('stream').toFixed(1)} s   ratio ${(time('stream') / time('native')).toFixed(2)}`);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { createDatabase, sharedServer, waitFor } from '../../test/support/servers.ts';
 import type { Batch } from '../changes/change-log.ts';
+import { tableKey } from '../core/tables.ts';
 import { formatLsn, parseLsn } from '../pg/lsn.ts';
 import { SharedStream } from './shared-stream.ts';
 import { TargetLog } from './target-log.ts';
@@ -32,9 +33,10 @@ describe('SharedStream', () => {
     const [slot] = await source.query<{ lsn: string }>(`select lsn::text as lsn from pg_create_logical_replication_slot('pgweave_${job}', 'pgoutput')`);
     const startLsn = parseLsn(slot!.lsn);
     const shared = await SharedStream.open({ source: source.spec, job, slot: `pgweave_${job}`, publications: [`pgweave_${job}`], startLsn, emit: () => undefined, keepBytes: 48 * 1024 });
-    const wants = (table: { name: string }) => table.name === 't';
-    const fast = new TargetLog({ shared, job: `${job}_a`, startLsn, wants });
-    const slow = new TargetLog({ shared, job: `${job}_b`, startLsn, wants });
+    const only = new Set([tableKey({ schema: 'public', name: 't' })]);
+    const wanted = () => only;
+    const fast = new TargetLog({ shared, job: `${job}_a`, startLsn, wanted });
+    const slow = new TargetLog({ shared, job: `${job}_b`, startLsn, wanted });
     const writer = await source.session();
     try {
       const all: number[] = [];

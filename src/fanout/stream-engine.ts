@@ -26,6 +26,8 @@ import type { Engine } from './target-keeper.ts';
 /** A week: a table may be large, and whoever stops the service interrupts the wait. */
 const copyTimeoutMs = 7 * 24 * 3_600_000;
 
+const nothing: ReadonlySet<string> = new Set();
+
 interface Running {
   readonly stop: AbortController;
   ended: Promise<void>;
@@ -212,7 +214,7 @@ export class StreamEngine implements Engine {
     const progress = await readProgress(ends.session, job);
     const begun = (await readTableStates(ends.session, job)).some((r) => r.copiedLsn !== undefined);
     const startLsn = progress ?? (begun ? (shared.confirmedOf(job) ?? shared.options.startLsn) : shared.receivedLsn);
-    return new TargetLog({ shared, job, startLsn, wants: (table) => this.#wanted.get(job)?.has(tableKey(table)) === true });
+    return new TargetLog({ shared, job, startLsn, wanted: () => this.#wanted.get(job) ?? nothing });
   }
 
   async #sharedStream(config: FanoutConfig, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session }): Promise<SharedStream> {

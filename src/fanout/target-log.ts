@@ -2,7 +2,7 @@ import type { Batch, Change, ChangeLog, ChangeLogPosition, LargeTransaction, Rea
 import { receiveChanges } from '../changes/receive.ts';
 import { sleep } from '../core/abort.ts';
 import { interruptedError } from '../core/errors.ts';
-import type { TableRef } from '../core/tables.ts';
+import { tableKey, type TableRef } from '../core/tables.ts';
 import { maxLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { quoteLiteral } from '../pg/identifiers.ts';
@@ -14,8 +14,8 @@ export interface TargetLogOptions {
   readonly job: string;
   /** Everything up to here is applied. */
   readonly startLsn: Lsn;
-  /** Which tables of the shared stream are this target's. Asked for each change. */
-  readonly wants: (table: TableRef) => boolean;
+  /** Which tables of the shared stream are this target's, by `tableKey`; another set when that changes. */
+  readonly wanted: () => ReadonlySet<string>;
 }
 
 /**
@@ -26,6 +26,7 @@ export class TargetLog implements ChangeLog {
   readonly #options: TargetLogOptions;
   readonly #stop = new AbortController();
   #next: Lsn;
+  #answers: { readonly wanted: ReadonlySet<string>; readonly wants: Wants } | undefined;
   #own: { readonly log: ChangeLog; readonly session: Session } | undefined;
 
   constructor(options: TargetLogOptions) {
@@ -161,13 +162,30 @@ export class TargetLog implements ChangeLog {
     await own.session.close();
   }
 
+  /** Answers by relation, of which there is one object for each description of a table: a set of names asked for every change would cost as much as the change itself. */
+  #wants(): Wants {
+    const wanted = this.#options.wanted();
+    if (this.#answers?.wanted === wanted) return this.#answers.wants;
+    const known = new WeakMap<TableRef, boolean>();
+    const wants = (relation: TableRef) => {
+      let answer = known.get(relation);
+      if (answer === undefined) {
+        answer = wanted.has(tableKey(relation));
+        known.set(relation, answer);
+      }
+      return answer;
+    };
+    this.#answers = { wanted, wants };
+    return wants;
+  }
+
   #filtered(transaction: SourceTransaction): SourceTransaction {
-    const { wants } = this.#options;
+    const wants = this.#wants();
     return { ...facts(transaction), endLsn: transaction.endLsn, bytes: transaction.bytes, changeCount: transaction.changeCount, changes: () => filter(transaction.changes(), wants) };
   }
 
   #filteredLarge(transaction: LargeTransaction): LargeTransaction {
-    const { wants } = this.#options;
+    const wants = this.#wants();
     const passed = (endLsn: Lsn) => {
       this.#next = maxLsn(this.#next, endLsn);
     };
@@ -188,13 +206,23 @@ function facts(t: SourceTransaction | LargeTransaction) {
   return { xid: t.xid, commitLsn: t.commitLsn, commitTime: t.commitTime, origin: t.origin, gid: t.gid };
 }
 
+type Wants = (relation: TableRef) => boolean;
+
 /** A truncate loses the tables that are not wanted; with none left it is no change. */
-function* filter(changes: Iterable<Change>, wants: (table: TableRef) => boolean): Iterable<Change> {
+function* filter(changes: Iterable<Change>, wants: Wants): Iterable<Change> {
+  let last: TableRef | undefined;
+  let wanted = false;
   for (const change of changes) {
     if (change.type === 'message') continue;
     if (change.type === 'truncate') {
       const relations = change.relations.filter(wants);
       if (relations.length > 0) yield { ...change, relations };
-    } else if (wants(change.relation)) yield change;
+      continue;
+    }
+    if (change.relation !== last) {
+      last = change.relation;
+      wanted = wants(last);
+    }
+    if (wanted) yield change;
   }
 }
