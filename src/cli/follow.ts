@@ -1,10 +1,10 @@
 import { Option, type Command } from 'commander';
-import { exitCodes } from '../core/errors.ts';
+import { exitCodes, PgweaveError } from '../core/errors.ts';
 import type { ChangeLog } from '../changes/change-log.ts';
 import { formatCount, parseSize } from '../core/units.ts';
 import { displayName } from '../pg/identifiers.ts';
 import type { FollowOptions, FollowResult } from '../workflows/follow.ts';
-import type { Direction } from '../workflows/switchover/turn-around.ts';
+import type { Direction, Turn } from '../workflows/switchover/turn-around.ts';
 import { claimJob, jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 import { addRunOptions, runJob, type RunFlags, type RunningJob } from './run-job.ts';
 
@@ -57,17 +57,26 @@ export async function followThrough(flags: FollowFlags, context: JobContext, job
   for (let receiving = log; ; receiving = undefined) {
     const { source, target } = direction;
     // On the way back, what the forward stream wrote on the new primary must stay out.
-    const result = await runFollow(direction.reversed ? { ...flags, origin: 'none' } : flags, context, job, { source, target, job: direction.job }, receiving);
+    const switching: { promise: Promise<void> } = { promise: Promise.resolve() };
+    let result: FollowResult;
+    try {
+      result = await runFollow(direction.reversed ? { ...flags, origin: 'none' } : flags, context, job, { source, target, job: direction.job, reversed: direction.reversed }, receiving, switching);
+    } finally {
+      // A switchover of this process gives writes back or tells its last steps before anything else happens, the process' end included.
+      await switching.promise;
+    }
     if (!result.switchedOver) return result;
     const turned = await turnAround(direction, job.emit, context.signal);
+    if (!turned || turned.reversed) job.emit({ type: 'phase', phase: 'switched-over' });
     if (!turned || (flags.untilCaughtUp && turned.reversed)) return result;
     direction = { ...turned, reversed: turned.reversed ? !direction.reversed : direction.reversed };
   }
 }
 
-/** Follows, with the API's and the dashboard's actions on the running follower. */
-export async function runFollow(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Pick<FollowOptions, 'source' | 'target' | 'job'>, log?: ChangeLog): Promise<FollowResult> {
+/** Follows, with the API's and the dashboard's actions on the running follower. `switching` gets the switchover that was begun from here. */
+async function runFollow(flags: FollowFlags, context: JobContext, job: RunningJob, direction: Turn, log: ChangeLog | undefined, switching: { promise: Promise<void> }): Promise<FollowResult> {
   const { Follower } = await import('../workflows/follow.ts');
+  const { reversed, ...ends } = direction;
   await using follower = await Follower.open({
     ...ends, origin: flags.origin, untilCaughtUp: flags.untilCaughtUp === true, addColumns: flags.addColumns === true, signal: context.signal, onEvent: job.emit, folder: context.folder,
     spool: spoolOf(flags), ...(log === undefined ? {} : { log }),
@@ -75,12 +84,20 @@ export async function runFollow(flags: FollowFlags, context: JobContext, job: Ru
   job.allow({
     pause: () => follower.pause(),
     resume: () => Promise.resolve(follower.resume()),
+    async checks() {
+      const { switchoverChecks } = await import('../workflows/switchover/checks.ts');
+      return await switchoverChecks({ ...ends, native: false, signal: context.signal });
+    },
     async switchover(request, signal) {
+      refuseWrongWay(request.back === true, reversed, context.job);
       const { runSwitchover } = await import('../workflows/run-switchover.ts');
-      await runSwitchover({
-        ...ends, signal, onEvent: job.emit, ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }), ...(request.lock === undefined ? {} : { lock: request.lock }),
+      const { keptRules } = await import('../core/selection/index.ts');
+      const run = runSwitchover({
+        ...ends, signal: AbortSignal.any([signal, context.signal]), onEvent: job.emit, rules: keptRules(context.folder), ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }), ...(request.lock === undefined ? {} : { lock: request.lock }),
         ...(request.sequenceBuffer === undefined ? {} : { sequenceBuffer: BigInt(request.sequenceBuffer) }), ...(request.verify === undefined ? {} : { verify: request.verify }), ...(request.reverse === undefined ? {} : { reverse: request.reverse }),
       });
+      switching.promise = run.then(() => undefined, () => undefined);
+      await run;
     },
     async table(action, table) {
       const { tableCommand } = await import('../workflows/table.ts');
@@ -88,6 +105,12 @@ export async function runFollow(flags: FollowFlags, context: JobContext, job: Ru
     },
   });
   return await follower.run();
+}
+
+/** As the command line: the way back is taken by asking for it, and only where there is one. */
+function refuseWrongWay(back: boolean, reversed: boolean, job: string): void {
+  if (back && !reversed) throw new PgweaveError('no-way-back', `job ${job} was not switched over, so there is no way back to take`, { hint: 'A switchover keeps it open with "reverse".', retry: 'never' });
+  if (!back && reversed) throw new PgweaveError('switched-over-already', `job ${job} was switched over, and its way back is open`, { hint: `To return: ask with "back", or run pgweave switchover --job ${job} --back`, retry: 'never' });
 }
 
 /** Prints how it ended and gives the exit code. */

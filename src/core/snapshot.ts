@@ -139,6 +139,8 @@ export class JobStatus {
         if (s.phase !== event.phase) {
           s.phaseSince = at;
           s.phases.push({ phase: event.phase, since: at });
+          // Its steps are told anew; what an earlier one did is in the log and on the target.
+          if (event.phase === 'switching-over') s.steps = [];
           if (s.phases.length > phasesKept) s.phases.shift();
         }
         s.phase = event.phase;

@@ -2,6 +2,7 @@ import { Box, render, Text, useInput, useStdout, type Instance } from 'ink';
 import { useCallback, useEffect, useReducer, useRef, useState, type ReactNode } from 'react';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
 import type { JobSnapshot } from '../core/snapshot.ts';
+import { isOnWayBack } from '../core/way-back.ts';
 import type { JobControl } from '../server/job-control.ts';
 import { headLines, logLine, matchingTables, stepLine, tableLine, tablesTitle, type Line, type Tone } from './lines.ts';
 import { firstState, press, type Key, type TuiCommand, type TuiState } from './model.ts';
@@ -60,7 +61,7 @@ function Dashboard({ control, quitStopsJob, onQuit, now = Date.now, everyMs = 50
     if (command === 'switchover') {
       const abort = new AbortController();
       setSwitchover(abort);
-      void actions.switchover({}, abort.signal).then(() => tell('The switchover is through.', 'info'), refuse).finally(() => setSwitchover(null));
+      void actions.switchover(isOnWayBack(control.read()) ? { back: true } : {}, abort.signal).then(() => tell('The switchover is through.', 'info'), refuse).finally(() => setSwitchover(null));
     }
   };
 
@@ -102,7 +103,7 @@ function Dashboard({ control, quitStopsJob, onQuit, now = Date.now, everyMs = 50
         </>
       )}
       <Rule width={width} />
-      <Foot state={state} width={width} note={about.running ? null : about.note} word={context.word} switching={switchover !== null} />
+      <Foot state={state} width={width} note={about.running ? null : about.note} word={context.word} switching={switchover !== null} back={isOnWayBack(snapshot)} />
     </Box>
   );
 }
@@ -155,14 +156,15 @@ function Steps({ snapshot, width, room }: { readonly snapshot: JobSnapshot; read
   );
 }
 
-function Foot({ state, width, note, word, switching }: { readonly state: TuiState; readonly width: number; readonly note: string | null; readonly word: string; readonly switching: boolean }) {
+function Foot({ state, width, note, word, switching, back }: { readonly state: TuiState; readonly width: number; readonly note: string | null; readonly word: string; readonly switching: boolean; readonly back: boolean }) {
   if (state.mode === 'filter') return <Text wrap="truncate">Filter: {state.filter}<Text inverse> </Text>  <Text dimColor>Enter keeps it, Esc clears it</Text></Text>;
-  if (state.mode === 'confirm-switchover') return <Text wrap="truncate" color="yellow">Writes on the source will be refused. Type {word} to switch over: {state.typed}<Text inverse> </Text>  <Text dimColor>Esc cancels</Text></Text>;
+  if (state.mode === 'confirm-switchover') return <Text wrap="truncate" color="yellow">Writes on the source will be refused. Type {word} to {back ? 'go back' : 'switch over'}: {state.typed}<Text inverse> </Text>  <Text dimColor>Esc cancels</Text></Text>;
   if (state.mode === 'confirm-quit') return <Text wrap="truncate" color="yellow">Stop the job? State is kept; the same command goes on. y/n</Text>;
   if (switching) return <Text wrap="truncate" color="yellow">A switchover runs. Esc stops it and gives writes back.</Text>;
   if (state.message) return <Text wrap="truncate" {...(state.message.tone === 'warn' ? { color: 'yellow' } : {})}>{state.message.text}</Text>;
   if (note !== null) return <Text wrap="truncate" color="yellow">{note}</Text>;
-  const keys = width >= 84 ? 'q quit   s switchover   p pause   r resume   / filter   ↑ ↓ PgUp PgDn scroll' : 'q quit  s switchover  p pause  r resume  / filter';
+  const hand = back ? 'go back' : 'switchover';
+  const keys = width >= 84 ? `q quit   s ${hand}   p pause   r resume   / filter   ↑ ↓ PgUp PgDn scroll` : `q quit  s ${hand}  p pause  r resume  / filter`;
   return <Text wrap="truncate" dimColor>{keys}</Text>;
 }
 

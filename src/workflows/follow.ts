@@ -140,7 +140,8 @@ export class Follower implements AsyncDisposable {
       await watching.catch(() => undefined);
     }
     const result = this.#result();
-    this.#emit({ type: 'phase', phase: this.#switchedOver ? 'switched-over' : this.#caughtUp ? 'done' : 'stopped' });
+    // The switchover that ended it may still be undone: whoever follows through says how it went.
+    this.#emit({ type: 'phase', phase: this.#switchedOver ? 'switching-over' : this.#caughtUp ? 'done' : 'stopped' });
     return result;
   }
 

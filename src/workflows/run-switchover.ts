@@ -3,7 +3,8 @@ import type { SelectionRules } from '../core/selection/rules.ts';
 import { displayName } from '../pg/identifiers.ts';
 import { formatCount } from '../core/units.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
-import { switchover, type SwitchoverOptions, type SwitchoverResult } from './switchover.ts';
+import { formatLsn } from '../pg/lsn.ts';
+import { switchover, type SwitchoverOptions, type SwitchoverResult, type VerifyContext } from './switchover.ts';
 import { isNativeJob, switchoverNative } from './switchover-native.ts';
 import { verify } from './verify.ts';
 
@@ -19,14 +20,15 @@ export interface RunSwitchoverOptions extends Omit<SwitchoverOptions, 'verify'> 
 /** The switchover that fits the job: of our own stream, or of a native subscription. */
 export async function runSwitchover(options: RunSwitchoverOptions): Promise<SwitchoverResult> {
   const { verify: wanted, rules: _rules, targetForSource, ...rest } = options;
-  const given: SwitchoverOptions = { ...rest, ...(wanted ? { verify: () => verifyAtRest(options) } : {}) };
+  const given: SwitchoverOptions = { ...rest, ...(wanted ? { verify: (context) => verifyAtRest(options, context) } : {}) };
   return (await isNativeJob(options.target, options.job, options.signal)) ? switchoverNative({ ...given, targetForSource }) : switchover(given);
 }
 
 /** Under the lock nothing moves, so two plain snapshots are the same moment. */
-async function verifyAtRest(options: RunSwitchoverOptions): Promise<string> {
-  const { source, target, job, rules, signal } = options;
-  const report = await verify({ source, target, job, rules, signal, atRest: true, values: false });
+async function verifyAtRest(options: RunSwitchoverOptions, { lsn }: VerifyContext): Promise<string> {
+  const { source, target, job, rules, signal, onEvent } = options;
+  // Of its events only the outcome belongs to the switchover: its phases and tables are not the job's.
+  const report = await verify({ source, target, job, rules, signal, atRest: true, values: false, onEvent: (event) => (event.type === 'verified' ? onEvent?.({ ...event, lsn: formatLsn(lsn) }) : undefined) });
   const { totals } = report;
   if (!report.ok) {
     const shown = report.tables.filter((t) => t.status !== 'equal' && t.status !== 'left-out').slice(0, 5).map((t) => displayName(t.table.schema, t.table.name)).join(', ');

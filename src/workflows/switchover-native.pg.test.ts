@@ -52,6 +52,7 @@ describe('switchover of a job with a native subscription', () => {
     expect(done).toMatchObject({ wayBack: { job: oppositeJob(job) }, sequences: 2 });
     expect(done.markerLsn).not.toBeNull();
     expect(events.filter((e) => e.type === 'step' && e.status === 'failed')).toEqual([]);
+    expect(events.filter((e) => e.type === 'writes' || e.type === 'way-back')).toEqual([{ type: 'writes', refused: true }, { type: 'writes', refused: false }, { type: 'way-back', open: true, slot: `pgweave_${oppositeJob(job)}` }]);
     // No acknowledged write is missing.
     expect(await count(target)).toBe(50 + acknowledged);
     expect(await rows(target)).toBe(await rows(source));
@@ -64,7 +65,9 @@ describe('switchover of a job with a native subscription', () => {
     expect(await source.query(`select 1 from pg_replication_slots where database = current_database()`)).toEqual([]);
     await expect(runSwitchover(ends)).rejects.toMatchObject({ code: 'switched-over-already' });
 
-    const back = await runSwitchover({ source: target.spec, target: source.spec, job: oppositeJob(job) });
+    const after: JobEvent[] = [];
+    const back = await runSwitchover({ source: target.spec, target: source.spec, job: oppositeJob(job), onEvent: (e) => void after.push(e) });
+    expect(after.filter((e) => e.type === 'way-back')).toEqual([{ type: 'way-back', open: false, slot: `pgweave_${oppositeJob(job)}` }]);
     expect(back.wayBack).toBeNull();
     await source.run('insert into acct (v) values (78)');
     await expect(target.run('insert into acct (v) values (79)')).rejects.toMatchObject({ code: '25006' });
@@ -76,8 +79,10 @@ describe('switchover of a job with a native subscription', () => {
     const { source, target, ends } = it;
     for (const point of ['switchover.locked', 'switchover.drained', 'switchover.stopped', 'switchover.reverse-slot', 'switchover.reverse-subscription', 'switchover.before-hand-over']) {
       armFailpoints(`${point}=error`);
+      const writes: boolean[] = [];
       try {
-        await expect(runSwitchover({ ...ends, reverse: true })).rejects.toThrow(`failpoint ${point}`);
+        await expect(runSwitchover({ ...ends, reverse: true, onEvent: (e) => void (e.type === 'writes' && writes.push(e.refused)) })).rejects.toThrow(`failpoint ${point}`);
+        expect(writes).toEqual([true, false]);
       } finally {
         armFailpoints('');
       }

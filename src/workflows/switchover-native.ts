@@ -16,12 +16,12 @@ import { formatLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { publicationNamesOf } from './publications.ts';
 import { lateChanges } from './switchover/late-changes.ts';
-import { lockSource, restoreWrites, type PreviousSetting, type SourceLock } from './switchover/lock-source.ts';
+import { describeLock, lockSource, restoreWrites, type PreviousSetting, type SourceLock } from './switchover/lock-source.ts';
 import { checkNative, closeNativeForward, closeNativeWayBack, openNativeWayBack, resumeNative, stopSubscription, waitUntilApplied, wayBackConnection } from './switchover/native-steps.ts';
 import { readSwitchover, SwitchoverSteps } from './switchover/record.ts';
 import { carrySequences } from './switchover/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
-import { oppositeJob } from './switchover/way-back.ts';
+import { isWayBack, oppositeJob } from './switchover/way-back.ts';
 import { readSubscription, subscriptionMark } from './sync/subscription.ts';
 import type { SwitchoverOptions, SwitchoverResult } from './switchover.ts';
 
@@ -118,6 +118,7 @@ class NativeRun {
   async #underLock(steps: SwitchoverSteps, run: string, previous: PreviousSetting | undefined): Promise<SwitchoverResult> {
     const { job, signal, timeoutMs, verify, reverse } = this.#options;
     const refusedFrom = performance.now();
+    this.#emit({ type: 'writes', refused: true });
     let lock: SourceLock | undefined;
     try {
       ({ lock } = await steps.step('new writes refused', () => this.#lock(steps, previous)));
@@ -145,12 +146,16 @@ class NativeRun {
       await steps.end('done', formatLsn(marker.lsn));
       await held.keep();
       const refusedMs = Math.round(performance.now() - refusedFrom);
+      this.#emit({ type: 'writes', refused: false });
       await failpoint('switchover.handed-over');
       // From here on the target has taken over: what follows is tidying, which cleanup does too.
       await steps.step('forward subscription closed', async () => {
         await closeNativeForward(this.#source, this.#target, job);
         return { detail: `subscription, slot and publication ${this.#slot} removed` };
       }).catch(() => undefined);
+      // The subscription that has just been closed was itself a way back.
+      if (isWayBack(job)) this.#emit({ type: 'way-back', open: false, slot: this.#slot });
+      if (wayBack) this.#emit({ type: 'way-back', open: true, slot: wayBack.slot });
       await steps.end('done', formatLsn(marker.lsn));
       this.#emit({ type: 'phase', phase: 'switched-over' });
       return { run, steps: steps.all, refusedMs, markerLsn: formatLsn(marker.lsn), sequences: count, wayBack: wayBack ?? null };
@@ -165,6 +170,7 @@ class NativeRun {
         }
         steps.undone('new writes refused', `taken back after ${formatDuration(performance.now() - refusedFrom)}: the source takes writes as before`);
       }
+      this.#emit({ type: 'writes', refused: false });
       throw error;
     }
   }
@@ -178,10 +184,7 @@ class NativeRun {
     const scope = this.#options.lock ?? 'database';
     const published = await this.#source.query<TableRef>(publicationLeaves(Object.values(publicationNamesOf(job))));
     const lock = await lockSource(source, { job, scope, tables: published, timeoutMs, signal, previous, remember: (setting) => steps.remember(setting) });
-    const parts = scope === 'database' ? [`ALTER DATABASE ${quoteIdent(source.database)} SET default_transaction_read_only = on`, `${lock.sessionsEnded} sessions ended`] : [];
-    if (lock.sessionsLeft.length > 0) parts.push(`${lock.sessionsLeft.length} sessions could not be ended (${lock.sessionsLeft.map((s) => `pid ${s.pid} of ${s.user}`).join(', ')})`);
-    parts.push(scope === 'none' ? 'no lock: writers were stopped by you' : `${lock.tablesLocked} tables locked`);
-    return { lock, detail: parts.join('; ') };
+    return { lock, detail: describeLock(scope, source.database, lock) };
   }
 
   async #sequences(lock: SourceLock): Promise<{ count: number; detail: string }> {

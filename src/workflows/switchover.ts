@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { emitMarker, switchoverMarker, waitForMarker } from '../changes/sentinel.ts';
 import { controlFollower } from '../changes/control.ts';
-import { readTableStates, type TableRecord } from '../changes/table-states.ts';
+import type { TableRecord } from '../changes/table-states.ts';
 import { publicationLeaves } from '../catalog/publications.ts';
 import { errorMessage, interruptedError, PgweaveError } from '../core/errors.ts';
 import type { Emit, StepEvent } from '../core/events.ts';
@@ -15,12 +15,13 @@ import { formatLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { dropPublications, publicationNamesOf } from './publications.ts';
 import { lateChanges, type LateChanges } from './switchover/late-changes.ts';
-import { lockSource, restoreWrites, type LockScope, type SourceLock } from './switchover/lock-source.ts';
+import { describeLock, lockSource, restoreWrites, type LockScope, type SourceLock } from './switchover/lock-source.ts';
 import { resumeNative } from './switchover/native-steps.ts';
+import { followedSlot, probeFollower, settledTables } from './switchover/ready.ts';
 import { readSwitchover, SwitchoverSteps } from './switchover/record.ts';
 import { carrySequences } from './switchover/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
-import { closeWayBack, oppositeJob, openWayBack, type WayBack } from './switchover/way-back.ts';
+import { closeWayBack, isWayBack, oppositeJob, openWayBack, type WayBack } from './switchover/way-back.ts';
 
 export interface SwitchoverOptions {
   readonly source: ConnectionSpec;
@@ -84,7 +85,7 @@ export async function switchover(given: SwitchoverOptions): Promise<SwitchoverRe
   if (before?.status === 'done') {
     throw new PgweaveError('switched-over-already', `job ${job} was switched over at ${before.startedAt.slice(0, 19)} UTC`, { hint: before.wayBack ? `The way back is open: pgweave switchover --job ${job} --back` : 'The target has the writes. What is left of the job is removed by: pgweave cleanup', retry: 'never' });
   }
-  const tables = await checkedTables(target, job);
+  const tables = await settledTables(target, job);
   const state: State = { source, target, options, tables, emit };
   if (options.dryRun) return await dryRun(state);
   const run = `${switchoverMarker}${randomBytes(6).toString('hex')}`;
@@ -156,9 +157,11 @@ async function underLock(state: State, steps: SwitchoverSteps, run: string, earl
     await held.keep();
     const refusedMs = Math.round(performance.now() - refusedFrom);
     state.emit({ type: 'writes', refused: false });
-    if (wayBack) state.emit({ type: 'way-back', open: true, slot: wayBack.slot });
     await failpoint('switchover.handed-over');
     await steps.step('forward stream closed', () => closeForward(state)).catch(() => undefined);
+    // The stream that has just been closed was itself a way back.
+    if (isWayBack(job)) state.emit({ type: 'way-back', open: false, slot: jobObjectName(job) });
+    if (wayBack) state.emit({ type: 'way-back', open: true, slot: wayBack.slot });
     await steps.end('done', formatLsn(marker.lsn));
     state.emit({ type: 'phase', phase: 'switched-over' });
     return { run, steps: steps.all, refusedMs, markerLsn: formatLsn(marker.lsn), sequences: count, wayBack: wayBack ? { job: wayBack.job, slot: wayBack.slot } : null };
@@ -176,34 +179,9 @@ async function underLock(state: State, steps: SwitchoverSteps, run: string, earl
   }
 }
 
-async function checkedTables(target: Session, job: string): Promise<TableRecord[]> {
-  const { there } = await target.one<{ there: boolean }>(`select pg_catalog.to_regclass('pgweave.table_state') is not null as there`);
-  const tables = there ? await readTableStates(target, job) : [];
-  if (tables.length === 0) throw new PgweaveError('no-such-job', `the target knows no job "${job}"`, { hint: 'Was it cloned with --follow, is --target right, and is the job called so? pgweave status shows what is there.' });
-  const unfinished = tables.filter((t) => t.state.name === 'pending' || t.state.name === 'copying');
-  if (unfinished.length > 0) throw new PgweaveError('not-copied', `${unfinished.length} of ${tables.length} tables are not copied yet, such as ${displayName(unfinished[0]!.schema, unfinished[0]!.name)}`, { hint: 'Let clone finish first.' });
-  const paused = tables.filter((t) => t.state.name === 'paused');
-  if (paused.length > 0) {
-    const shown = paused.slice(0, 5).map((t) => displayName(t.schema, t.name)).join(', ');
-    throw new PgweaveError('tables-paused', `${paused.length} of ${tables.length} tables are paused: ${shown}`, { hint: `Settle each with: pgweave table NAME --job ${job} --retry | --skip-transaction | --copy-again. pgweave status says why they are paused.` });
-  }
-  return tables;
-}
-
-/** The follower runs and is close behind: a first marker, before anything is locked, must come through in time. */
-async function check(state: State, run: string): Promise<{ detail: string }> {
-  const { source, target, options, tables } = state;
-  const slot = jobObjectName(options.job);
-  const [found] = await source.query<{ pid: number | null; lag: bigint }>(
-    'select active_pid as pid, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), confirmed_flush_lsn)::int8 as lag from pg_catalog.pg_replication_slots where slot_name = $1 and database = pg_catalog.current_database()', [slot],
-  );
-  if (!found) throw new PgweaveError('no-slot', `the source has no slot ${slot}`, { hint: 'The job has no stream: it was cloned without --follow, or its slot was dropped.' });
-  if (found.pid === null) throw new PgweaveError('no-follower', `nothing follows: slot ${slot} is not in use`, { hint: `Start the follower first, in another terminal or on another machine: pgweave follow --job ${options.job}` });
-  const probe = await emitMarker(source, run.replace(switchoverMarker, 'probe:'));
-  if (!(await waitForMarker(target, options.job, probe, options.timeoutMs, options.signal))) {
-    throw new PgweaveError('too-far-behind', `the target is too far behind: a marker did not come through within ${formatDuration(options.timeoutMs)} (lag ${formatBytes(Number(found.lag))})`, { hint: 'Try again when the lag is small; nothing was locked. A longer --timeout waits longer.' });
-  }
-  return { detail: `lag ${formatBytes(Number(found.lag))}, ${formatCount(tables.length)} of ${formatCount(tables.length)} tables streaming` };
+async function check({ source, target, options, tables }: State, run: string): Promise<{ detail: string }> {
+  const { lagBytes } = await probeFollower(source, target, options.job, run.replace(switchoverMarker, 'probe:'), options.timeoutMs, options.signal);
+  return { detail: `lag ${formatBytes(lagBytes)}, ${formatCount(tables.length)} of ${formatCount(tables.length)} tables streaming` };
 }
 
 async function dryRun(state: State): Promise<SwitchoverResult> {
@@ -214,10 +192,8 @@ async function dryRun(state: State): Promise<SwitchoverResult> {
     steps.push(step);
     state.emit({ type: 'step', ...step });
   };
-  const slot = jobObjectName(options.job);
-  const [found] = await state.source.query<{ pid: number | null; lag: bigint }>('select active_pid as pid, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), confirmed_flush_lsn)::int8 as lag from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
-  if (!found || found.pid === null) throw new PgweaveError('no-follower', `nothing follows: slot ${slot} is ${found ? 'not in use' : 'not there'}`, { hint: `Start the follower first: pgweave follow --job ${options.job}` });
-  add('checks', 'ok', `lag ${formatBytes(Number(found.lag))}, ${formatCount(state.tables.length)} tables streaming`);
+  const { lagBytes } = await followedSlot(state.source, options.job);
+  add('checks', 'ok', `lag ${formatBytes(lagBytes)}, ${formatCount(state.tables.length)} tables streaming`);
   const scope = options.lock ?? 'database';
   const database = quoteIdent(options.source.database);
   add('new writes refused', 'skipped', scope === 'database' ? `would run ALTER DATABASE ${database} SET default_transaction_read_only = on, end other sessions, lock ${state.tables.length} tables` : scope === 'tables' ? `would lock ${state.tables.length} tables` : 'no lock: writers are stopped by you');
@@ -229,10 +205,7 @@ async function takeLock(state: State, steps: SwitchoverSteps, published: readonl
   const { options } = state;
   const scope = options.lock ?? 'database';
   const lock = await lockSource(options.source, { job: options.job, scope, tables: published, timeoutMs: options.timeoutMs, signal: options.signal, previous, remember: (setting) => steps.remember(setting) });
-  const parts = scope === 'database' ? [`ALTER DATABASE ${quoteIdent(options.source.database)} SET default_transaction_read_only = on`, `${lock.sessionsEnded} sessions ended`] : [];
-  if (lock.sessionsLeft.length > 0) parts.push(`${lock.sessionsLeft.length} sessions could not be ended (${lock.sessionsLeft.map((s) => `pid ${s.pid} of ${s.user}`).join(', ')})`);
-  parts.push(scope === 'none' ? 'no lock: writers were stopped by you' : `${lock.tablesLocked} tables locked`);
-  return { lock, detail: parts.join('; ') };
+  return { lock, detail: describeLock(scope, options.source.database, lock) };
 }
 
 async function moveSequences(state: State, lock: SourceLock): Promise<{ count: number; detail: string }> {

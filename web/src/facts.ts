@@ -1,6 +1,7 @@
 import type { Phase } from '../../src/core/events.ts';
 import type { JobSummary, TableStatus } from '../../src/core/snapshot.ts';
 import { formatBytes, formatCount, formatDuration } from '../../src/core/units.ts';
+import { isOnWayBack } from '../../src/core/way-back.ts';
 import { percentOf } from '../../src/core/words.ts';
 import type { History } from '../../src/server/history.ts';
 import type { JobView } from '../../src/server/messages.ts';
@@ -132,6 +133,9 @@ export function nextAction({ summary: s, state }: JobView): NextAction {
     return { lead: `Decide what to do with ${many ? `${formatCount(paused)} paused tables` : '1 paused table'}`, text: `${many ? 'Each has' : 'It has'} its error and three ways on. The rest goes on meanwhile.`, button: { label: many ? `Review ${formatCount(paused)} paused tables` : 'Review the paused table', href: '#/tables?state=paused' } };
   }
   if (s.phase === 'paused') return { lead: 'The job is paused', text: 'Changes wait, on the source or in the spool. WAL is kept for them meanwhile.', button: state.canAct ? { label: 'Resume', action: 'resume' } : null };
+  if (s.phase === 'streaming' && isOnWayBack(s)) {
+    return { lead: `Point the application at ${s.source?.host ?? 'the new primary'}`, text: `It takes writes. The way back is open: ${s.target?.host ?? 'the old source'} follows it.`, button: { label: 'See the switchover', href: '#/switchover' } };
+  }
   if (s.phase === 'streaming') {
     const proven = s.verified?.differing === 0;
     return { lead: proven ? 'Switch over when it suits' : 'Verify, then switch over', text: proven ? 'Rows were compared and are equal. The switchover page looks at everything once more before it begins.' : 'The target follows the source. pgweave verify proves that both hold the same rows, or the switchover does with its own check.', button: { label: 'Prepare the switchover', href: '#/switchover' } };

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { sampleJob, startStreaming } from '../../test/support/sample-job.ts';
 import type { JobView } from '../../src/server/messages.ts';
-import { knownChecks, refusedMs, stageOf } from './switchover-facts.ts';
+import { nextAction } from './facts.ts';
+import { knownChecks, refusedMs, sidesAfter, stageOf } from './switchover-facts.ts';
 
 const viewOf = (job: ReturnType<typeof sampleJob>, switchover: JobView['state']['switchover'] = { status: 'idle', error: null }): JobView => {
   const { tables, log, ...summary } = structuredClone(job.status.read());
@@ -18,6 +19,24 @@ describe('the switchover page', () => {
     expect(stageOf(viewOf(job))).toBe('running');
     job.send({ type: 'phase', phase: 'switched-over' });
     expect(stageOf(viewOf(job, { status: 'done', error: null }))).toBe('done');
+  });
+
+  it('stays at the end of a switchover while the job streams back', () => {
+    const job = sampleJob();
+    startStreaming(job);
+    const slot = (name: string) => job.send({ type: 'slot-health', slot: name, walStatus: 'reserved', retainedBytes: 0, safeBytes: null });
+    slot('pgweave_default');
+    job.send({ type: 'phase', phase: 'switching-over' }, { type: 'way-back', open: true, slot: 'pgweave_default_reverse' }, { type: 'phase', phase: 'switched-over' });
+    const { source, target } = job.status.read();
+    expect(sidesAfter(viewOf(job).summary)).toEqual({ primary: target, old: source });
+    // The follower turned round: its source is the new primary.
+    job.send({ type: 'phase', phase: 'streaming' }, { type: 'servers', source: target!, target: source! });
+    slot('pgweave_default_reverse');
+    expect(stageOf(viewOf(job))).toBe('done');
+    expect(sidesAfter(viewOf(job).summary)).toEqual({ primary: target, old: source });
+    expect(nextAction(viewOf(job)).lead).toBe(`Point the application at ${target!.host}`);
+    job.send({ type: 'way-back', open: false, slot: 'pgweave_default_reverse' });
+    expect(stageOf(viewOf(job))).toBe('before');
   });
 
   it('checks what the snapshot tells', () => {

@@ -1,3 +1,6 @@
+import type { ServerFacts } from '../../src/core/events.ts';
+import type { JobSummary } from '../../src/core/snapshot.ts';
+import { isOnWayBack } from '../../src/core/way-back.ts';
 import type { CheckResult } from '../../src/server/job-control.ts';
 import type { JobView } from '../../src/server/messages.ts';
 import { formatBytes, formatCount, formatDuration } from '../../src/core/units.ts';
@@ -7,9 +10,14 @@ export type Stage = 'before' | 'running' | 'done' | 'stopped';
 /** Where the guided page stands. Pure. */
 export function stageOf({ summary, state }: JobView): Stage {
   if (summary.phase === 'switching-over' || state.switchover.status === 'running') return 'running';
-  if (summary.phase === 'switched-over') return 'done';
+  if (summary.phase === 'switched-over' || (isOnWayBack(summary) && state.switchover.status !== 'failed' && state.switchover.status !== 'stopped')) return 'done';
   if (state.switchover.status === 'failed' || state.switchover.status === 'stopped') return 'stopped';
   return 'before';
+}
+
+/** Who takes writes after a switchover, and who was the source before it: on the way back the job's source is the new primary. */
+export function sidesAfter(s: JobSummary): { readonly primary: ServerFacts | null; readonly old: ServerFacts | null } {
+  return isOnWayBack(s) ? { primary: s.source, old: s.target } : { primary: s.target, old: s.source };
 }
 
 /** What the snapshot itself tells about being ready; the job's own checks come on top of it. */

@@ -17,6 +17,11 @@ export function oppositeJob(job: string): string {
   return job.endsWith(ending) ? job.slice(0, -ending.length) : `${job}${ending}`;
 }
 
+/** Whether a job of this name streams from a new primary to the old one. */
+export function isWayBack(job: string): boolean {
+  return job.endsWith(ending);
+}
+
 export interface WayBack {
   readonly job: string;
   readonly slot: string;

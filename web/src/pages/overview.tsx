@@ -1,6 +1,7 @@
 import { useState } from 'react';
 import type { ServerFacts } from '../../../src/core/events.ts';
 import { formatBytes, formatCount, formatDuration } from '../../../src/core/units.ts';
+import { isOnWayBack } from '../../../src/core/way-back.ts';
 import { bytesOf, clockTime, percentOf } from '../../../src/core/words.ts';
 import type { History, HistoryRange } from '../../../src/server/history.ts';
 import type { PageProps } from '../app.tsx';
@@ -226,18 +227,19 @@ function Attention({ view }: PageProps) {
 function Servers({ view, current, source, target }: PageProps & { readonly source: ServerFacts; readonly target: ServerFacts }) {
   const { stream, phase, rates } = view.summary;
   const switched = phase === 'switched-over';
+  const back = isOnWayBack(view.summary);
   const moves = current && ((rates.copyBytesPerSecond ?? 0) > 0 || (rates.appliedRowsPerSecond ?? 0) > 0) && !switched;
   const strong = stream?.lagMs !== null && stream ? formatDuration(stream.lagMs) : phase === 'copying' && rates.copyBytesPerSecond !== null ? `${formatBytes(rates.copyBytesPerSecond)}/s` : '-';
   return (
     <Panel title="Topology" className={styles.c5} aside={current ? null : <Tag tone="idle" icon="clock">Not current</Tag>}>
       <div className={styles.pair}>
-        <Server role={view.summary.writesRefused?.until === null ? 'Source, refuses writes' : 'Source'} server={source} />
+        <Server role={view.summary.writesRefused?.until === null ? 'Source, refuses writes' : back ? 'New primary, takes writes' : 'Source'} server={source} />
         <div className={styles.edge} role="img" aria-label={`Source to target: ${stream ? `lag ${strong}, ${formatBytes(stream.lagBytes)}` : strong}`}>
           <strong>{strong}</strong>
           <svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true"><path d="M0 6H98M92 1l6 5-6 5" className={moves ? styles.flow : current ? undefined : styles.dashed} /></svg>
           <span className={ui.sub}>{stream ? formatBytes(stream.lagBytes) : phase === 'copying' ? 'copying' : ''}</span>
         </div>
-        <Server role={switched ? 'Target, takes writes' : 'Target'} server={target} />
+        <Server role={back ? 'Old source, follows' : switched ? 'Target, takes writes' : 'Target'} server={target} />
       </div>
     </Panel>
   );

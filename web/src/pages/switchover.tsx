@@ -1,5 +1,6 @@
 import { useEffect, useState, type ReactNode } from 'react';
-import { formatCount, formatDuration } from '../../../src/core/units.ts';
+import { formatBytes, formatCount, formatDuration } from '../../../src/core/units.ts';
+import { isOnWayBack } from '../../../src/core/way-back.ts';
 import { clockTime, stepStatusWords } from '../../../src/core/words.ts';
 import type { CheckResult } from '../../../src/server/job-control.ts';
 import type { PageProps } from '../app.tsx';
@@ -7,7 +8,7 @@ import { api } from '../connection/api.ts';
 import { Icon, type IconName } from '../parts/icon.tsx';
 import { Bar, Button, CopyBlock, join, Pairs, Panel, Refused, State, Tag, useDoing, type Tone } from '../parts/ui.tsx';
 import ui from '../parts/ui.module.css';
-import { knownChecks, refusedMs, stageOf, type Stage } from '../switchover-facts.ts';
+import { knownChecks, refusedMs, sidesAfter, stageOf, type Stage } from '../switchover-facts.ts';
 import styles from './switchover.module.css';
 
 export function Switchover(props: PageProps) {
@@ -27,8 +28,8 @@ export function Switchover(props: PageProps) {
           </div>
         </Panel>
       )}
-      {(stage === 'before' || stage === 'stopped') && <Before {...props} onStart={setLimitMs} />}
-      {s.steps.length > 0 && (stage !== 'before' || s.steps.length > 0) && <StepList {...props} stage={stage} />}
+      {(stage === 'before' || (stage === 'stopped' && !isOnWayBack(s))) && <Before {...props} onStart={setLimitMs} />}
+      {s.steps.length > 0 && <StepList {...props} stage={stage} />}
       <Proof {...props} />
       <WayBack {...props} stage={stage} />
     </div>
@@ -49,7 +50,7 @@ function Hero({ view, receivedAt, current, stage, limitMs }: PageProps & { reado
         <div className={ui.sub}>{ms === null ? 'Writes go on' : refusing ? 'Writes refused so far' : 'Writes were refused for'}</div>
         <div className={styles.number}>{ms === null ? '-' : (ms / 1000).toFixed(2)}<span>{ms === null ? '' : ' s'}</span></div>
         <div className={ui.sub}>
-          {ms === null ? 'They are refused once the checks have passed.' : refusing ? 'Reads go on.' : `From ${s.writesRefused!.since.slice(11, 23)} to ${s.writesRefused!.until!.slice(11, 23)}.${stage === 'done' ? ` ${s.target?.host ?? 'The target'} takes writes.` : ''}`}
+          {ms === null ? 'They are refused once the checks have passed.' : refusing ? 'Reads go on.' : `From ${s.writesRefused!.since.slice(11, 23)} to ${s.writesRefused!.until!.slice(11, 23)}.${stage === 'done' ? ` ${sidesAfter(s).primary?.host ?? 'The target'} takes writes.` : ''}`}
         </div>
       </div>
       <div><Tag tone={tone} icon={icon}>{word}</Tag></div>
@@ -212,18 +213,25 @@ function Proof({ view }: PageProps) {
 function WayBack({ view, current, stage }: PageProps & { readonly stage: Stage }) {
   const going = useDoing();
   const [typed, setTyped] = useState('');
-  const { wayBack, source, target, job } = view.summary;
+  const { wayBack, job } = view.summary;
   if (!wayBack) return null;
-  const word = target?.database ?? job;
-  const canAct = current && view.state.canAct && wayBack.open && stage === 'done';
+  const { primary, old } = sidesAfter(view.summary);
+  const word = primary?.database ?? job;
+  const follows = isOnWayBack(view.summary);
+  const canAct = current && view.state.canAct && follows && (stage === 'done' || stage === 'stopped');
   return (
     <Numbered n={5} done={wayBack.open} title="The way back" aside={<Tag tone={wayBack.open ? 'ok' : 'idle'} icon={wayBack.open ? 'ok' : 'pending'}>{wayBack.open ? 'Open' : 'Closed'}</Tag>}>
       <div className={join(ui.body, styles.gap)}>
-        <Pairs items={[['Slot', <span className={ui.mono}>{wayBack.slot}</span>], [wayBack.open ? 'Open since' : 'Closed at', clockTime(wayBack.since, Date.parse(view.summary.writtenAt))], ['Follows', source?.host ?? 'the old source']]} />
+        <Pairs
+          items={[
+            ['Slot', <span className={ui.mono}>{wayBack.slot}</span>], [wayBack.open ? 'Open since' : 'Closed at', clockTime(wayBack.since, Date.parse(view.summary.writtenAt))],
+            ...(wayBack.open ? ([['Old source', follows ? `${old?.host ?? 'It'} follows, ${formatBytes(view.summary.stream?.lagBytes ?? 0)} behind` : 'Nothing follows from here']] as const) : []),
+          ]}
+        />
         {wayBack.open && <CopyBlock text={`pgweave switchover${job === 'default' ? '' : ` --job ${job}`} --back`} />}
         {canAct && (
           <form className={styles.form} onSubmit={(e) => { e.preventDefault(); if (typed === word) { setTyped(''); going.run(() => api.switchover({ back: true })); } }}>
-            <label className={ui.sub} htmlFor="back">Writes on {target?.host} are refused and {source?.host} takes over again. Type <span className={ui.mono}>{word}</span> to go back</label>
+            <label className={ui.sub} htmlFor="back">Writes on {primary?.host} are refused and {old?.host} takes over again. Type <span className={ui.mono}>{word}</span> to go back</label>
             <div className={styles.confirm}>
               <input id="back" className={ui.input} autoComplete="off" value={typed} onChange={(e) => setTyped(e.target.value)} />
               <Button type="submit" disabled={typed !== word || going.busy}>Go back now</Button>
