@@ -4,6 +4,7 @@ import { fanOut, type Emit } from '../core/events.ts';
 import { createLog } from '../core/log.ts';
 import { JobStatus } from '../core/snapshot.ts';
 import { StateFileWriter } from '../core/state-file.ts';
+import type { HistoryRange } from '../server/history.ts';
 import type { JobActions } from '../server/job-control.ts';
 import { parseDuration, parseSize } from '../core/units.ts';
 import type { JobContext } from './common.ts';
@@ -52,12 +53,14 @@ export async function runJob<T>(context: JobContext, command: string, flags: Run
   const read = () => status.read();
   const log = await createLog({ level: context.options.logLevel, format: context.options.logFormat });
   await using stateFile = new StateFileWriter(context.folder.path, read, { onError: (error) => log.warn(`the state file cannot be written: ${errorMessage(error)}`) });
+  const { HistoryKeeper } = await import('../server/history-file.ts');
+  await using history = await HistoryKeeper.open(context.folder.path, context.job, read, (error) => log.warn(`the history for the charts: ${errorMessage(error)}`));
   let actions: JobActions | null = null;
   const watchers: AsyncDisposable[] = [];
   const listeners: Emit[] = [status.emit];
   let reporter: Reporter | undefined;
   try {
-    const control = { read, config: () => config, state: () => ({ mode: 'job' as const, running: true, note: null }), get actions() { return actions; } };
+    const control = { read, config: () => config, state: () => ({ mode: 'job' as const, running: true, note: null }), history: (range: HistoryRange) => Promise.resolve(history.recorder.read(range)), get actions() { return actions; } };
     if (flags.apiPort !== undefined) {
       const { startServer } = await import('../server/server.ts');
       const token = flags.apiToken ?? process.env['PGWEAVE_API_TOKEN'];

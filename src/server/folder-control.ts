@@ -1,6 +1,8 @@
 import { errorMessage } from '../core/errors.ts';
 import { JobStatus, type JobSnapshot } from '../core/snapshot.ts';
 import { isRunning, readStateFile } from '../core/state-file.ts';
+import { HistoryReader } from './history-file.ts';
+import type { History, HistoryRange } from './history.ts';
 import type { ControlState, JobControl } from './job-control.ts';
 
 const lookEveryMs = 500;
@@ -9,6 +11,7 @@ const lookEveryMs = 500;
 export class FolderControl implements JobControl, Disposable {
   readonly actions = null;
   readonly #dir: string;
+  readonly #history: HistoryReader;
   readonly #timer: NodeJS.Timeout;
   #snapshot: JobSnapshot;
   #problem: string | null = null;
@@ -16,6 +19,7 @@ export class FolderControl implements JobControl, Disposable {
 
   private constructor(dir: string, job: string, snapshot: JobSnapshot | null) {
     this.#dir = dir;
+    this.#history = new HistoryReader(dir, job);
     this.#snapshot = snapshot ?? emptySnapshot(job);
     this.#timer = setInterval(() => void this.#look(), lookEveryMs);
     this.#timer.unref();
@@ -39,6 +43,10 @@ export class FolderControl implements JobControl, Disposable {
 
   config(): Readonly<Record<string, unknown>> {
     return { job: this.#snapshot.job, command: this.#snapshot.command, folder: this.#dir };
+  }
+
+  history(range: HistoryRange): Promise<History> {
+    return this.#history.read(range);
   }
 
   [Symbol.dispose](): void {

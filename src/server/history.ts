@@ -24,7 +24,17 @@ interface Tier { readonly stepSeconds: number; readonly keep: number; points: { 
 const tiers: Readonly<Record<HistoryRange, readonly [stepSeconds: number, keep: number]>> = { '15m': [1, 900], '1h': [10, 360], '6h': [60, 360], all: [600, 4032] };
 const eventsKept = 200;
 
-/** What the charts show: measured while the server runs, kept in memory, coarser the older it is. Lag keeps its highest value of a step, rates their mean. */
+/** Everything that a recorder knows, as its file holds it: history-file.ts. */
+export interface KeptHistory {
+  readonly format: 1;
+  readonly job: string;
+  readonly lastPhase: string;
+  readonly events: readonly { readonly at: number; readonly text: string }[];
+  /** By range; columns as in {@link History}. */
+  readonly tiers: Readonly<Record<HistoryRange, { readonly at: readonly number[]; readonly series: Readonly<Record<HistorySeriesName, readonly (number | null)[]>> }>>;
+}
+
+/** What the charts show: measured while the job or its server runs, coarser the older it is. Lag keeps its highest value of a step, rates their mean. */
 export class HistoryRecorder {
   readonly #tiers = new Map<HistoryRange, Tier>();
   #events: { at: number; text: string }[] = [];
@@ -53,10 +63,30 @@ export class HistoryRecorder {
 
   read(range: HistoryRange): History {
     const tier = this.#tiers.get(range)!;
-    const points = tier.pending.length > 0 ? [...tier.points, { at: tier.since, values: merge(tier.pending) }] : tier.points;
-    const series = Object.fromEntries(historySeries.map((name) => [name, points.map((p) => p.values[name])])) as History['series'];
+    const all = pointsOf(tier);
+    // Points of before a break are older than their number tells.
+    const oldest = (all.at(-1)?.at ?? 0) - tier.stepSeconds * tier.keep;
+    const points = all.filter((p) => p.at >= oldest);
     const from = points[0]?.at ?? 0;
-    return { range, stepSeconds: tier.stepSeconds, at: points.map((p) => p.at), series, events: this.#events.filter((e) => e.at >= from) };
+    return { range, stepSeconds: tier.stepSeconds, ...columns(points), events: this.#events.filter((e) => e.at >= from) };
+  }
+
+  /** All of it, to be kept and given to {@link restore} of another recorder. */
+  keep(job: string): KeptHistory {
+    const tiersKept = Object.fromEntries([...this.#tiers].map(([range, tier]) => [range, columns(pointsOf(tier))])) as unknown as KeptHistory['tiers'];
+    return { format: 1, job, lastPhase: this.#lastPhase, events: this.#events, tiers: tiersKept };
+  }
+
+  /** Takes over what an earlier recorder kept, before anything is recorded. Between the two nothing was measured: a gap. */
+  restore(kept: KeptHistory): void {
+    this.#lastPhase = kept.lastPhase;
+    this.#events = [...kept.events];
+    for (const [range, tier] of this.#tiers) {
+      const { at, series } = kept.tiers[range];
+      tier.points = at.map((time, i) => ({ at: time, values: Object.fromEntries(historySeries.map((name) => [name, series[name][i] ?? null])) as Values }));
+      const last = tier.points.at(-1);
+      if (last) tier.points.push({ at: last.at + tier.stepSeconds, values: gap() });
+    }
   }
 
   #noteEvents(snapshot: JobSnapshot): void {
@@ -70,6 +100,19 @@ export class HistoryRecorder {
     this.#events.push({ at: Math.floor(Date.parse(at) / 1000), text: text.length > 80 ? `${text.slice(0, 79)}…` : text });
     if (this.#events.length > eventsKept) this.#events = this.#events.slice(-eventsKept);
   }
+}
+
+type Point = Tier['points'][number];
+
+function pointsOf(tier: Tier): Point[] {
+  if (tier.pending.length === 0) return tier.points;
+  const newest = { at: tier.since, values: merge(tier.pending) };
+  // A job that was started again within a step goes on in it.
+  return [...tier.points.filter((p) => p.at < newest.at), newest];
+}
+
+function columns(points: readonly Point[]): { at: number[]; series: History['series'] } {
+  return { at: points.map((p) => p.at), series: Object.fromEntries(historySeries.map((name) => [name, points.map((p) => p.values[name])])) as History['series'] };
 }
 
 function isBreak(line: LogLine): boolean {
@@ -88,8 +131,7 @@ function gap(): Values {
 }
 
 function closeStep(tier: Tier): void {
-  tier.points.push({ at: tier.since, values: merge(tier.pending) });
-  if (tier.points.length > tier.keep) tier.points.shift();
+  tier.points = pointsOf(tier).slice(-tier.keep);
   tier.pending = [];
 }
 

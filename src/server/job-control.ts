@@ -1,6 +1,7 @@
 import { PgweaveError } from '../core/errors.ts';
 import type { JobSnapshot } from '../core/snapshot.ts';
 import type { TableRef } from '../core/tables.ts';
+import type { History, HistoryRange } from './history.ts';
 
 /** Where a server's facts come from. `job`: it runs in this process; `folder`: a state folder is read; `remote`: another pgweave's API. */
 export type ControlMode = 'job' | 'folder' | 'remote';
@@ -54,6 +55,8 @@ export interface JobControl {
   state(): ControlState;
   /** The configuration that the job runs with, without secrets. */
   config(): Readonly<Record<string, unknown>>;
+  /** What was measured over time, where somebody else records it; without it the server records from its own start. */
+  history?(range: HistoryRange): Promise<History>;
   /** Null where nothing can be done from here. */
   readonly actions: JobActions | null;
 }

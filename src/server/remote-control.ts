@@ -2,6 +2,7 @@ import { sleep } from '../core/abort.ts';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
 import type { JobSnapshot } from '../core/snapshot.ts';
 import type { TableRef } from '../core/tables.ts';
+import type { History, HistoryRange } from './history.ts';
 import type { CheckResult, ControlState, JobActions, JobControl, SwitchoverRequest, TableAction } from './job-control.ts';
 import { applyMessage, snapshotOf, type FeedMessage, type JobView, type SwitchoverState } from './messages.ts';
 
@@ -72,6 +73,10 @@ export class RemoteControl implements JobControl, AsyncDisposable {
 
   config(): Readonly<Record<string, unknown>> {
     return this.#config;
+  }
+
+  async history(range: HistoryRange): Promise<History> {
+    return (await this.#request('GET', `/history?range=${range}`)) as History;
   }
 
   get actions(): JobActions | null {

@@ -58,7 +58,7 @@ export const apiRoutes: FastifyPluginAsyncZod<RouteContext> = async (app, { cont
 
   app.get('/config', { schema: { tags: ['job'], summary: 'The configuration that the job runs with, without secrets', response: { 200: schemas.configSchema, ...refusals } } }, async () => ({ config: redactDeep(control.config()) as Record<string, unknown> }));
 
-  app.get('/history', { schema: { tags: ['job'], summary: 'What was measured over time', querystring: schemas.historyQuerySchema, response: { 200: schemas.historySchema, ...refusals } } }, async ({ query }) => history.read(query.range));
+  app.get('/history', { schema: { tags: ['job'], summary: 'What was measured over time', querystring: schemas.historyQuerySchema, response: { 200: schemas.historySchema, ...refusals } } }, async ({ query }) => (control.history ? await control.history(query.range) : history.read(query.range)));
 
   app.get('/changes', {
     schema: { tags: ['job'], summary: 'What changed since a number: the WebSocket\'s messages for those who poll', querystring: schemas.changesQuerySchema, response: { 200: schemas.feedMessageSchema, 204: schemas.nothingSchema, ...refusals } },

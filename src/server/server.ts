@@ -138,7 +138,7 @@ function runClocks(app: FastifyInstance, feed: SnapshotFeed, sockets: FeedSocket
         feed.refresh();
         sockets.push();
       }, pushEveryMs),
-      setInterval(() => history.record(control.read(), control.state().running, Date.now()), recordEveryMs),
+      ...(control.history ? [] : [setInterval(() => history.record(control.read(), control.state().running, Date.now()), recordEveryMs)]),
       setInterval(() => sockets.checkLiveness(), 5000),
     );
     for (const timer of timers) timer.unref();
