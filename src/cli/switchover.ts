@@ -3,7 +3,8 @@ import { Option, type Command } from 'commander';
 import { interruptedError, usageError } from '../core/errors.ts';
 import type { JobEvent } from '../core/events.ts';
 import { formatDuration, parseDuration } from '../core/units.ts';
-import { describeConnection, parseConninfo } from '../pg/conninfo.ts';
+import { describeConnection, parseConninfo, type ConnectionSpec } from '../pg/conninfo.ts';
+import { quoteIdent } from '../pg/identifiers.ts';
 import type { LockScope } from '../workflows/switchover/lock-source.ts';
 import type { SwitchoverResult } from '../workflows/switchover.ts';
 import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
@@ -63,7 +64,7 @@ async function run(flags: SwitchoverFlags, context: JobContext): Promise<void> {
     ...(flags.timeout === undefined ? {} : { timeoutMs: flags.timeout }), ...(flags.targetForSource === undefined ? {} : { targetForSource: parseConninfo(flags.targetForSource) }), onEvent: context.json ? () => undefined : showStep,
   });
   if (context.json) printJson(result);
-  else print(...closingLines(result, flags, context, describeConnection(source), describeConnection(target)));
+  else print(...closingLines(result, flags, context, source, target));
 }
 
 /** ` 00.094  marker in the WAL          3A/A0113F40` */
@@ -75,12 +76,13 @@ function showStep(event: JobEvent): void {
   print(` ${seconds}  ${event.name.padEnd(30)}  ${word}${event.detail}`);
 }
 
-function closingLines(result: SwitchoverResult, flags: SwitchoverFlags, context: JobContext, source: string, target: string): string[] {
+function closingLines(result: SwitchoverResult, flags: SwitchoverFlags, context: JobContext, from: ConnectionSpec, to: ConnectionSpec): string[] {
   if (flags.dryRun) return ['Nothing was changed.'];
   const named = context.job === 'default' ? '' : ` --job ${context.job}`;
+  const [source, target] = [describeConnection(from), describeConnection(to)];
   const lines = [`Writes were refused for ${formatDuration(result.refusedMs)}. Point the application at ${target} now.`];
   if (result.wayBack && !flags.back) lines.push(`${source} follows ${target} from its first write on. To go back: pgweave switchover${named} --back`);
   else if (result.wayBack) lines.push(`${source} follows ${target} again: pgweave follow${named}`);
-  else lines.push(`${source} stays closed to writes. To open it: ALTER DATABASE … RESET default_transaction_read_only; what is left of the job: pgweave cleanup${named}`);
+  else lines.push(`${source} stays closed to writes. To open it: ALTER DATABASE ${quoteIdent(from.database)} RESET default_transaction_read_only; what is left of the job: pgweave cleanup${named}`);
   return lines;
 }

@@ -14,13 +14,15 @@ describe('cleanup', () => {
     await source.query(`select pg_create_logical_replication_slot('pgweave_${job}', 'pgoutput')`);
     await source.query(`select pg_create_logical_replication_slot('pgweave_${job}x', 'pgoutput')`);
     await target.run(`create table t (id int primary key); create schema pgweave; create table pgweave.things (job text, x int); insert into pgweave.things values ('${job}', 1), ('other', 2)`);
+    // As a switchover that went there and back leaves it on the source.
+    await source.run(`create schema pgweave; create table pgweave.things (job text); insert into pgweave.things values ('${job}_reverse')`);
     await target.run(`create subscription "pgweave_${job}" connection 'host=127.0.0.1 port=1 dbname=gone' publication p with (connect = false, slot_name = 'pgweave_${job}')`);
     await target.query(`select pg_replication_origin_create('pgweave_${job}')`);
 
     const options = { source: source.spec, target: target.spec, job };
     const plan = await planCleanup(options);
     expect(plan.leftovers.map((l) => `${l.side} ${l.kind} ${l.name}`)).toEqual([
-      `target subscription pgweave_${job}`, `target origin pgweave_${job}`, `source slot pgweave_${job}`, `source publication pgweave_${job}`, `source publication pgweave_${job}_inserts`, 'target rows pgweave',
+      `target subscription pgweave_${job}`, `target origin pgweave_${job}`, `source slot pgweave_${job}`, `source publication pgweave_${job}`, `source publication pgweave_${job}_inserts`, 'target rows pgweave', 'source schema pgweave',
     ]);
     const result = await runCleanup(plan, options);
     expect(result.failed).toEqual([]);

@@ -109,17 +109,19 @@ async function leftoversOn(session: Session, side: 'source' | 'target', options:
 
 async function addOwnTables(session: Session, tables: readonly { name: string; by_job: boolean }[], options: CleanupOptions, add: (kind: LeftoverKind, name: string, detail: string, sql: string) => void): Promise<void> {
   const jobTables = tables.filter((t) => t.by_job).map((t) => t.name);
+  // After a switchover the way back has kept its state on the other side, under a name of its own.
+  const jobs = [options.job, `${options.job}_reverse`];
   let others = false;
   let ours = 0;
   for (const table of jobTables) {
     const row = await session.one<{ ours: bigint; others: boolean }>(
-      `select count(*) filter (where job = $1) as ours, coalesce(bool_or(job <> $1), false) as others from pgweave.${quoteIdent(table)}`, [options.job],
+      `select count(*) filter (where job = any($1)) as ours, coalesce(bool_or(job <> all($1)), false) as others from pgweave.${quoteIdent(table)}`, [jobs],
     );
     ours += Number(row.ours);
     others ||= row.others;
   }
   if (options.all || !others) add('schema', 'pgweave', `${tables.length} tables of state`, 'DROP SCHEMA pgweave CASCADE;');
-  else if (ours > 0) add('rows', 'pgweave', `${ours} rows of state of job ${options.job}; the schema is shared with other jobs`, jobTables.map((t) => `DELETE FROM pgweave.${quoteIdent(t)} WHERE job = ${quoteLiteral(options.job)};`).join(' '));
+  else if (ours > 0) add('rows', 'pgweave', `${ours} rows of state of job ${options.job}; the schema is shared with other jobs`, jobTables.map((t) => `DELETE FROM pgweave.${quoteIdent(t)} WHERE job IN (${jobs.map(quoteLiteral).join(', ')});`).join(' '));
 }
 
 /** pg_replication_origin is a catalog that some managed servers hide from non-superusers. */

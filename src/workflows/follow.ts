@@ -6,7 +6,7 @@ import type { ChangeLog } from '../changes/change-log.ts';
 import { forgetSpool } from '../changes/spool/registration.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
 import { isInterrupted, PgweaveError } from '../core/errors.ts';
-import type { Emit, ServerFacts } from '../core/events.ts';
+import type { Emit } from '../core/events.ts';
 import type { TableRef } from '../core/tables.ts';
 import { formatLsn, parseLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
@@ -15,6 +15,7 @@ import { openLog } from './follow/open-log.ts';
 import type { FollowOptions, FollowResult } from './follow/options.ts';
 import { streamMayBeBinary } from './follow/stream-format.ts';
 import { tableRules, type TableRules } from './follow/table-rules.ts';
+import { serverFacts } from './server-facts.ts';
 import { publicationNamesOf } from './publications.ts';
 
 export type { FollowOptions, FollowResult } from './follow/options.ts';
@@ -80,7 +81,7 @@ export class Follower implements AsyncDisposable {
       cleanUp.unshift(() => desk.close());
       const source = await sourceSession(options);
       sessions.source = source;
-      emit({ type: 'servers', source: serverFacts(source), target: serverFacts(target) });
+      emit({ type: 'servers', source: await serverFacts(source), target: await serverFacts(target) });
       const publications = options.publications ?? (await jobPublications(source, job));
       const { mapTable, excludedColumns, rowCondition } = await tableRules(options, source);
       const wanted = options.binary ?? 'auto';
@@ -239,9 +240,4 @@ async function describeSource(options: FollowOptions, sessions: { source: Sessio
   if (!sessions.source || sessions.source.lost) sessions.source = await sourceSession(options);
   const rows = await sessions.source.query<SourceColumnRow>(sourceColumns(table));
   return rows.map((row) => ({ name: row.name, type: row.type, notNull: row.not_null, defaultSql: row.default_sql ?? undefined }));
-}
-
-function serverFacts(session: Session): ServerFacts {
-  const { spec, host } = session;
-  return { host: host.host, port: host.port, database: spec.database, version: session.serverVersionText.replace(/ .*/, ''), provider: 'self-hosted' };
 }

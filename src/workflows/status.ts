@@ -5,6 +5,7 @@ import { jobObjectName } from '../core/job-folder.ts';
 import type { TableRef } from '../core/tables.ts';
 import { formatBytes } from '../core/units.ts';
 import { readProgress } from '../changes/apply/progress.ts';
+import { registeredSpool } from '../changes/spool/registration.ts';
 import { readTableStates } from '../changes/table-states.ts';
 import { hasChangesSchema } from '../changes/target-schema.ts';
 import { JobStatus, type JobSnapshot } from '../core/snapshot.ts';
@@ -12,6 +13,7 @@ import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { quoteIdent } from '../pg/identifiers.ts';
 import { formatLsn, lsnDistance, maxLsn, parseLsn, zeroLsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
+import { serverFacts } from './server-facts.ts';
 import { readSwitchover } from './switchover/record.ts';
 import { readSlot } from './sync/start-point.ts';
 import { readSubscribedTables, readSubscription } from './sync/subscription.ts';
@@ -154,26 +156,24 @@ export async function streamStatus(options: StatusOptions): Promise<{ readonly s
   const tables = await readTableStates(target, job);
   if (tables.length === 0) return undefined;
   await using source = await Session.open(options.source, { role: 'status', job, side: 'the source', signal });
-  const [applier] = await target.query<{ silent_ms: number; received: string | null }>(`select (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - seen_at) * 1000)::pg_catalog.int4 as silent_ms, received_lsn::text as received from pgweave.applier where job = $1`, [job]);
+  const [applier] = await target.query<{ silent_ms: number; received: string | null; applied: string | null }>(`select (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - seen_at) * 1000)::pg_catalog.int4 as silent_ms, received_lsn::text as received, applied_lsn::text as applied from pgweave.applier where job = $1`, [job]);
   const running = applier !== undefined && applier.silent_ms < followerSilentMs;
   const slot = await readSlot(source, jobObjectName(job));
   // A plain copy notes no position: nothing follows it.
   const plain = !slot && !running && tables.every((t) => t.copiedLsn === undefined);
   const status = new JobStatus(job, plain ? 'clone' : 'follow');
-  status.emit({ type: 'servers', source: facts(source), target: facts(target) });
+  status.emit({ type: 'servers', source: await serverFacts(source), target: await serverFacts(target) });
   status.emit({ type: 'tables-planned', tables: tables.map((t) => ({ schema: t.schema, name: t.name, bytes: 0, rows: -1, parts: 1, indexes: 0, state: t.state })) });
   const progress = await readProgress(target, job);
   if (slot) {
     const confirmed = slot.confirmed_flush_lsn === null ? zeroLsn : parseLsn(slot.confirmed_flush_lsn);
-    const applied = maxLsn(progress ?? zeroLsn, confirmed);
+    // With a spool the slot is where changes are kept on disk, not where they are applied.
+    const known = (await registeredSpool(target, job)) ? (applier?.applied ? parseLsn(applier.applied) : zeroLsn) : confirmed;
+    const applied = maxLsn(progress ?? zeroLsn, known);
     status.emit({ type: 'stream-progress', receivedLsn: applier?.received ?? formatLsn(applied), appliedLsn: formatLsn(applied), sourceLsn: slot.current_lsn, lagBytes: lsnDistance(applied, parseLsn(slot.current_lsn)), lagMs: null, transactions: 0, rows: 0 });
     status.emit({ type: 'slot-health', slot: jobObjectName(job), walStatus: slot.wal_status ?? 'reserved', retainedBytes: Number(slot.retained_bytes ?? 0n), safeBytes: slot.safe_wal_size === null ? null : Number(slot.safe_wal_size) });
   }
   const switched = (await readSwitchover(target, job))?.status === 'done';
   status.emit({ type: 'phase', phase: switched ? 'switched-over' : tables.some((t) => t.state.name === 'pending' || t.state.name === 'copying') ? 'copying' : plain ? 'done' : running ? 'streaming' : 'stopped' });
   return { snapshot: status.read(), running };
-}
-
-function facts(session: Session): { host: string; port: number; database: string; version: string; provider: string } {
-  return { host: session.host.host, port: session.host.port, database: session.spec.database, version: versionOf(session), provider: '' };
 }

@@ -116,7 +116,7 @@ describe('status', () => {
     job.send({ type: 'table-state', table: { schema: 'public', name: "It's" }, state: { name: 'paused', reason: 'no', lsn: null } });
     expect(renderStatus(job.status.read(), { now: job.clock.now, running: true }).join('\n')).toContain(`pgweave table 'public."It'\\''s"' --retry`);
     job.send({ type: 'way-back', open: true, slot: 'pgweave_default_reverse' }, { type: 'phase', phase: 'switched-over' });
-    expect(renderStatus(job.status.read(), { now: job.clock.now, running: true }).at(-1)).toBe('Point the application at new.example. To go back: pgweave switchover --back');
+    expect(renderStatus(job.status.read(), { now: job.clock.now, running: true }).at(-1)).toBe('Point the application at new.example:5432/shop. To go back: pgweave switchover --back');
   });
 
   it('holds no secret that came in through an event', () => {

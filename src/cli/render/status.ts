@@ -85,7 +85,7 @@ function nextStep(snapshot: JobSnapshot, running: boolean): string | null {
   const again = `Go on with the same command: pgweave ${snapshot.command}${job} …`;
   if (snapshot.phase === 'done') return null;
   if (snapshot.phase === 'switched-over') {
-    const target = snapshot.target ? `Point the application at ${visible(snapshot.target.host)}.` : 'Point the application at the target.';
+    const target = snapshot.target ? `Point the application at ${visible(`${snapshot.target.host}:${snapshot.target.port}/${snapshot.target.database}`)}.` : 'Point the application at the target.';
     return snapshot.wayBack?.open === true ? `${target} To go back: pgweave switchover${job} --back` : target;
   }
   if (!running) return snapshot.command === '' ? null : again;

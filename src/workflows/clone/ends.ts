@@ -3,7 +3,7 @@ import { PgweaveError } from '../../core/errors.ts';
 import type { ServerFacts } from '../../core/events.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
 import { Session } from '../../pg/session.ts';
-import { detectProvider, providerNames } from '../../preflight/provider.ts';
+import { serverFacts } from '../server-facts.ts';
 
 /** One side of a job, with what is asked of it once. */
 export interface End {
@@ -19,7 +19,7 @@ export async function openEnd(spec: ConnectionSpec, side: 'source' | 'target', j
   try {
     const { allowed } = await session.one<{ allowed: boolean }>(mayReadControl());
     const identity = await session.one<ServerIdentityRow>(serverIdentity(allowed));
-    const facts: ServerFacts = { host: session.host.host, port: session.host.port, database: identity.database, version: session.serverVersionText.split(' ')[0]!, provider: providerNames[await detectProvider(session)] };
+    const facts = await serverFacts(session);
     return { spec, session, facts, identity };
   } catch (error) {
     await session.close();

@@ -91,7 +91,7 @@ export class ControlDesk {
           notified = false;
           for (const request of await takeRequests(this.#session, this.#options.job)) this.#begin(request);
           await this.#look();
-          if (notified) continue;
+          if (notified || signal.aborted) continue;
           await new Promise<void>((resolve) => {
             const timer = setTimeout(resolve, lookEveryMs);
             this.#wake = () => {
