@@ -19,7 +19,7 @@ export async function selectableTables(session: Session): Promise<SelectableTabl
     select n.nspname as schema, c.relname as name, pn.nspname as parent_schema, p.relname as parent_name,
       coalesce((select pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname, 'type', pg_catalog.format_type(a.atttypid, null), 'generated', a.attgenerated <> '') order by a.attnum)
         from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]'::pg_catalog.json) as columns,
-      array(select a.attname from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = any (i.indkey::pg_catalog.int2[]) where i.indrelid = c.oid and i.indisprimary) as key
+      array(select a.attname from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = any (i.indkey::pg_catalog.int2[]) where i.indrelid = c.oid and (i.indisprimary or i.indisreplident)) as key
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
       left join pg_catalog.pg_inherits h on h.inhrelid = c.oid and c.relispartition
       left join pg_catalog.pg_class p on p.oid = h.inhparent left join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace

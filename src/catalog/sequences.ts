@@ -1,3 +1,4 @@
+import type { TableRef } from '../core/tables.ts';
 import type { Sql } from '../pg/session.ts';
 import { notOfExtension, userSchema } from './user-objects.ts';
 
@@ -26,4 +27,10 @@ export function userSequences(): Sql {
          and (${notOfExtension('c.oid', 'pg_class')} or exists (select 1 from pg_catalog.pg_extension e where c.oid = any(e.extconfig)))
        order by n.nspname collate "C", c.relname collate "C"`,
   };
+}
+
+/** Where a sequence is on the target: an owned one goes along with its table to another schema and keeps its own name (documentation, ALTER TABLE, SET SCHEMA). */
+export function sequenceOnTarget(sequence: TableRef, ownedBy: TableRef | null, mapTable: (table: TableRef) => TableRef): TableRef {
+  const to = ownedBy ? mapTable(ownedBy).schema : undefined;
+  return { schema: to === undefined || to === ownedBy?.schema ? sequence.schema : to, name: sequence.name };
 }

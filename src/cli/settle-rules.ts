@@ -1,5 +1,6 @@
+import { columnDependentsOf } from '../catalog/column-dependents.ts';
 import { resolveDatabases, resolveSelection, rulesByDatabase } from '../catalog/selection.ts';
-import { hasRules, keepRules, selectsDatabases, type SelectionRules } from '../core/selection/index.ts';
+import { excludedColumns, hasRules, keepRules, keptRules, selectsDatabases, type SelectionRules } from '../core/selection/index.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { Session } from '../pg/session.ts';
 import { claimJob, type JobContext } from './common.ts';
@@ -19,6 +20,7 @@ export async function settleRules(context: JobContext, source: ConnectionSpec, t
   const { job, signal } = context;
   // A job that is known already is refused at once where its ends are others.
   if (context.folder.identity()) claimJob(context, source, target);
+  const begins = startOver || keptRules(context.folder) === undefined;
   const rules = keepRules(context.folder, given, { startOver, now, peek: true });
   let several: SettledRules['several'];
   {
@@ -27,7 +29,11 @@ export async function settleRules(context: JobContext, source: ConnectionSpec, t
     if (selectsDatabases(rules)) {
       const names = await resolveDatabases(here, rules);
       several = { names, rulesOf: await rulesByDatabase(source, rules, names, { job, signal }) };
-    } else if (hasRules(rules)) await resolveSelection(here, rules);
+    } else if (hasRules(rules)) {
+      const { selection } = await resolveSelection(here, rules);
+      // Once the job has begun, what came to rest on a column since is no reason to stop.
+      if (begins) await columnDependentsOf(here, excludedColumns(selection));
+    }
   }
   claimJob(context, source, target);
   keepRules(context.folder, given, { startOver, now });

@@ -1,3 +1,4 @@
+import { columnDependentsOf } from '../catalog/column-dependents.ts';
 import { preflightTables, type PreflightTableRow } from '../catalog/preflight-tables.ts';
 import { roleRights, type RoleRightsRow } from '../catalog/role-rights.ts';
 import { resolveSelection } from '../catalog/selection.ts';
@@ -5,7 +6,7 @@ import { mayReadControl, serverIdentity, type ServerIdentityRow } from '../catal
 import { settings, type SettingRow } from '../catalog/settings.ts';
 import { errorMessage, isInterrupted, PgweaveError } from '../core/errors.ts';
 import { fixTimeWindows, noRules, type SelectionRules } from '../core/selection/rules.ts';
-import type { SelectionScope } from '../core/selection/select.ts';
+import { excludedColumns, type SelectionScope } from '../core/selection/select.ts';
 import { tableKey } from '../core/tables.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { Session } from '../pg/session.ts';
@@ -78,6 +79,7 @@ export async function runPreflight(options: PreflightOptions): Promise<Preflight
 async function chosen(all: readonly PreflightTableRow[], session: Session, options: PreflightOptions): Promise<PreflightTable[]> {
   const rules = fixTimeWindows(options.rules ?? noRules, new Date());
   const { selection } = await resolveSelection(session, rules, options.scope ?? { database: session.spec.database });
+  await columnDependentsOf(session, excludedColumns(selection));
   return all.flatMap((t) => {
     const s = selection.get(tableKey(t));
     if (!s) return [{ ...t, mode: 'copy' as const, where: undefined, mapTo: { schema: t.schema, name: t.name } }];

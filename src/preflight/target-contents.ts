@@ -8,7 +8,8 @@ import type { CheckedServer, PreflightContext } from './context.ts';
 export async function targetContentsCheck(target: CheckedServer, context: PreflightContext): Promise<Check[]> {
   const relations = await target.session.query<RelationNameRow>(relationNames());
   const { present } = await target.session.one<{ present: boolean }>(hasOwnSchema());
-  const wanted = new Set(context.tables.map((t) => tableKey(t.mapTo)));
+  // While it is copied, a table has its own name on the target too.
+  const wanted = new Set(context.tables.flatMap((t) => [tableKey(t.mapTo), tableKey(t)]));
   const clashing = relations.filter((r) => wanted.has(tableKey(r)));
   const facts = { relations: relations.length, clashing: clashing.map((r) => displayName(r.schema, r.name)), jobHasBegun: present };
   if (relations.length === 0) return [check('target-empty', 'target', 'ok', 'target is empty', { facts })];

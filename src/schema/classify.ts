@@ -1,4 +1,4 @@
-import type { AlterTableStmt, Node, ObjectType, RangeVar } from 'libpg-query';
+import type { AlterTableCmd, AlterTableStmt, Node, ObjectType, RangeVar } from 'libpg-query';
 import type { TableRef } from '../core/tables.ts';
 import { relationKey, stringsOf } from './references.ts';
 import type { SchemaObject, Tolerance } from './plan.ts';
@@ -21,6 +21,10 @@ export interface Classified {
   /** The table named in the statement itself. */
   readonly table?: TableRef;
   readonly tolerate?: Tolerance;
+  /** Columns of the relation that the statement is about, where it is about columns alone. */
+  readonly columns?: readonly string[];
+  /** A part of the table that the statement names: ALTER TABLE … CLUSTER ON, ENABLE TRIGGER. */
+  readonly names?: { readonly kind: 'index' | 'trigger' | 'rule'; readonly name: string };
 }
 
 const words: Partial<Record<ObjectType, string>> = {
@@ -81,12 +85,28 @@ const ofRelationTypes = new Set<ObjectType>(['OBJECT_COLUMN', 'OBJECT_TABCONSTRA
 function about(word: string, type: ObjectType | undefined, object: Node | undefined, step: Step, tolerate?: Tolerance): Classified {
   const { parts, suffix } = nameParts(object);
   const known = type !== undefined && (relationTypes.has(type) ? keyOf(parts) : ofRelationTypes.has(type) && parts.length > 2 ? keyOf(parts) : undefined);
-  return { step, object: objectOf(`${word} ${objectWord(type)}`, parts, suffix), creates: false, ...(known ? { relation: known } : {}), ...(tolerate ? { tolerate } : {}) };
+  const column = type === 'OBJECT_COLUMN' ? parts[2] : undefined;
+  return { step, object: objectOf(`${word} ${objectWord(type)}`, parts, suffix), creates: false, ...(known ? { relation: known } : {}), ...(tolerate ? { tolerate } : {}), ...(column === undefined ? {} : { columns: [column] }) };
 }
 
 const postCommands = new Set([
   'AT_ClusterOn', 'AT_ReplicaIdentity', 'AT_EnableTrig', 'AT_EnableAlwaysTrig', 'AT_EnableReplicaTrig', 'AT_DisableTrig', 'AT_EnableRule', 'AT_EnableAlwaysRule', 'AT_EnableReplicaRule', 'AT_DisableRule', 'AT_EnableRowSecurity', 'AT_ForceRowSecurity',
 ]);
+/** ALTER TABLE … ALTER COLUMN, where `name` of the command is the column's. */
+const columnCommands = new Set([
+  'AT_ColumnDefault', 'AT_SetNotNull', 'AT_DropNotNull', 'AT_AddIdentity', 'AT_SetIdentity', 'AT_SetStatistics', 'AT_SetOptions', 'AT_ResetOptions', 'AT_SetStorage', 'AT_SetCompression', 'AT_AlterColumnGenericOptions', 'AT_SetExpression', 'AT_DropExpression', 'AT_AlterColumnType',
+]);
+
+/** Which part of its table a command names. */
+function namedPart(command: AlterTableCmd | undefined): Classified['names'] {
+  const { subtype = '', name, def } = command ?? {};
+  if (subtype === 'AT_ReplicaIdentity') return def && 'ReplicaIdentityStmt' in def && def.ReplicaIdentityStmt.name !== undefined ? { kind: 'index', name: def.ReplicaIdentityStmt.name } : undefined;
+  if (name === undefined) return undefined;
+  if (subtype === 'AT_ClusterOn') return { kind: 'index', name };
+  if (/^AT_(Enable|Disable)\w*Trig$/.test(subtype)) return { kind: 'trigger', name };
+  return /^AT_(Enable|Disable)\w*Rule$/.test(subtype) ? { kind: 'rule', name } : undefined;
+}
+
 const keyTypes: Readonly<Record<string, string>> = { CONSTR_PRIMARY: 'primary key', CONSTR_UNIQUE: 'unique constraint', CONSTR_EXCLUSION: 'exclusion constraint', CONSTR_FOREIGN: 'foreign key' };
 
 function alterTable(statement: AlterTableStmt): Classified {
@@ -106,7 +126,10 @@ function alterTable(statement: AlterTableStmt): Classified {
     // Rows of the source may break a check that was never validated.
     return { ...base, step: skipsValidation ? 'post' : 'place', object, creates: true };
   }
-  return { ...base, step: subtype !== undefined && postCommands.has(subtype) ? 'post' : 'place' };
+  const names = namedPart(command);
+  return {
+    ...base, step: subtype !== undefined && postCommands.has(subtype) ? 'post' : 'place', ...(subtype !== undefined && columnCommands.has(subtype) && command?.name !== undefined ? { columns: [command.name] } : {}), ...(names ? { names } : {}),
+  };
 }
 
 /** Says what a statement of a dump is and where it belongs. */
@@ -189,7 +212,11 @@ function otherStatement(node: Node): Classified {
     const leftOut = objectType === 'OBJECT_PUBLICATION' || objectType === 'OBJECT_SUBSCRIPTION';
     return about('owner of', objectType, object, leftOut ? 'left-out' : objectType === 'OBJECT_EVENT_TRIGGER' ? 'event-trigger' : 'place', 'privilege');
   }
-  if ('GrantStmt' in node) return about(node.GrantStmt.is_grant ? 'grant on' : 'revoke on', node.GrantStmt.objtype, node.GrantStmt.objects?.[0], 'privilege', 'privilege');
+  if ('GrantStmt' in node) {
+    const { is_grant: grants, objtype, objects, privileges = [] } = node.GrantStmt;
+    const columns = privileges.flatMap((item) => ('AccessPriv' in item ? [stringsOf(item.AccessPriv.cols)] : []));
+    return { ...about(grants ? 'grant on' : 'revoke on', objtype, objects?.[0], 'privilege', 'privilege'), ...(columns.length > 0 && columns.every((names) => names.length > 0) ? { columns: columns.flat() } : {}) };
+  }
   if ('AlterDefaultPrivilegesStmt' in node) return { ...place('default privileges', '', false, 'privilege'), step: 'privilege' };
   if ('CreateEventTrigStmt' in node) return { ...place('event trigger', node.CreateEventTrigStmt.trigname, true, 'privilege'), step: 'event-trigger' };
   if ('AlterEventTrigStmt' in node) return { ...place('event trigger', node.AlterEventTrigStmt.trigname, false, 'privilege'), step: 'event-trigger' };

@@ -1,12 +1,12 @@
 import { relationNames, type RelationNameRow } from '../catalog/target-contents.ts';
-import { tableKey } from '../core/tables.ts';
+import { tableKey, type TableRef } from '../core/tables.ts';
 import { qualifiedName } from '../pg/identifiers.ts';
 import type { Session } from '../pg/session.ts';
 import type { SchemaPlan } from './plan.ts';
 
-/** Relations of a plan whose names are taken on the target already, with what kind they are there. */
-export async function existingRelations(target: Session, plan: SchemaPlan): Promise<RelationNameRow[]> {
-  const planned = new Set(plan.relations.map(tableKey));
+/** Relations of the target that bear a name of the plan, or one that a table of it gets later, with what kind they are there. */
+export async function existingRelations(target: Session, plan: SchemaPlan, later: readonly TableRef[] = []): Promise<RelationNameRow[]> {
+  const planned = new Set([...plan.relations, ...later].map(tableKey));
   return (await target.query<RelationNameRow>(relationNames())).filter((row) => planned.has(tableKey(row)));
 }
 

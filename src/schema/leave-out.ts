@@ -1,5 +1,6 @@
-import { tableFromKey } from '../core/tables.ts';
+import { tableFromKey, tableKey } from '../core/tables.ts';
 import { displayName } from '../pg/identifiers.ts';
+import { ColumnsGone } from './columns-out.ts';
 import type { LeftOut, PlanOptions } from './plan.ts';
 import type { Entry, Relations } from './statements.ts';
 
@@ -12,7 +13,9 @@ export function leaveOut(entries: readonly Entry[], relations: Relations, option
   const functions = new Map<string, string>();
   const signatures = new Set<string>();
   if (options.includeTable) chooseTables(relations, options.includeTable, reasons);
-  const leftOut: LeftOut[] = [];
+  const columns = options.columnsOut && new ColumnsGone(options.columnsOut);
+  for (const [view, reason] of columns?.views() ?? []) if (relations.kinds.has(view)) reasons.set(view, reason);
+  const leftOut: LeftOut[] = columns?.inline(entries).filter((left) => left.table && !reasons.has(tableKey(left.table))) ?? [];
   let candidates = entries.filter((entry) => {
     if (entry.step === 'privilege') return options.privileges !== false;
     return options.owners !== false || !entry.object.kind.startsWith('owner of ');
@@ -27,7 +30,7 @@ export function leaveOut(entries: readonly Entry[], relations: Relations, option
     const defaults = sequencesInUse(candidates, reasons);
     const gone = new Map<string, string>();
     candidates = candidates.filter((entry) => {
-      const reason = aboutRoutine.test(entry.object.kind) && signatures.has(signatureOf(entry)) ? 'its routine is left out' : whyNot(entry, relations, reasons, functions, defaults);
+      const reason = aboutRoutine.test(entry.object.kind) && signatures.has(signatureOf(entry)) ? 'its routine is left out' : (whyNot(entry, relations, reasons, functions, defaults) ?? columns?.whyNot(entry, defaults));
       if (reason === undefined) return true;
       // CREATE OR REPLACE VIEW: the view itself goes, of which pg_dump has made an empty form before.
       if ((entry.creates || entry.tag === 'ViewStmt') && entry.relation !== undefined && entry.tag !== 'AlterTableStmt' && !reasons.has(entry.relation)) reasons.set(entry.relation, reason);

@@ -1,3 +1,4 @@
+import type { ColumnDependentRow } from '../catalog/column-dependents.ts';
 import type { TableRef } from '../core/tables.ts';
 
 /**
@@ -91,10 +92,19 @@ export interface SchemaPlan {
  */
 export type TableFilter = (table: TableRef, root: TableRef | undefined) => boolean;
 
+/** Columns that the target does not get, and what rests on them on the source. Plain data: it is kept with the dump that it fits to. */
+export interface ColumnsOut {
+  /** By tableKey, in an order in which PostgreSQL lets them go. */
+  readonly columns: Readonly<Record<string, readonly string[]>>;
+  readonly dependents: readonly ColumnDependentRow[];
+}
+
 export interface PlanOptions {
   readonly includeTable?: TableFilter;
   /** Names of populated materialized views in the order in which to refresh them (catalog/matviews.ts, read in the dump's snapshot). */
   readonly refresh?: readonly TableRef[];
+  /** Columns that the target does not get, with what rests on them (read in the dump's snapshot). */
+  readonly columnsOut?: ColumnsOut | undefined;
   /** False leaves out ALTER … OWNER TO. Default true. */
   readonly owners?: boolean;
   /** False leaves out GRANT, REVOKE and ALTER DEFAULT PRIVILEGES. Default true. */

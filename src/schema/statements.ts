@@ -4,6 +4,7 @@ import { rememberSecret } from '../core/redact.ts';
 import { tableFromKey, tableKey, type TableRef } from '../core/tables.ts';
 import { displayName, qualifiedName, quoteIdent } from '../pg/identifiers.ts';
 import { classify, type Classified } from './classify.ts';
+import { dropColumnsSql } from './columns-out.ts';
 import { cutStatements } from './cut.ts';
 import { dropSql } from './drop-sql.ts';
 import { keyAsIndex } from './keys.ts';
@@ -20,6 +21,8 @@ export interface Entry extends Classified {
   readonly constraint: Constraint | undefined;
   readonly drop: string | undefined;
   readonly references: References;
+  /** Of ALTER SEQUENCE … OWNED BY: key of the table. */
+  readonly ownedBy: string | undefined;
   /** Key of the table, view or matview that it belongs to. */
   owner: string | undefined;
 }
@@ -47,7 +50,7 @@ export async function planSchema(dumpText: string, options: PlanOptions = {}): P
   let behindData = false;
   for (const entry of kept) {
     if (entry.step === 'index' || entry.step === 'constraint' || entry.step === 'attach' || (entry.step === 'post' && !isEarly(entry))) behindData = true;
-    layout.add(entry, behindData);
+    layout.add(entry.tag === 'CreateStmt' && entry.relation !== undefined ? { ...entry, sql: `${entry.sql}${dropColumnsSql(options.columnsOut, entry.relation)}` } : entry, behindData);
   }
   return { ...layout.plan(options.refresh ?? []), leftOut };
 }
@@ -81,13 +84,11 @@ async function readEntries(dumpText: string): Promise<{ entries: Entry[]; relati
       const child = attachedPartition(node);
       if (child && relation) partitionOf.set(child, relation);
     }
-    if ('AlterSeqStmt' in node && relation) {
-      const owner = sequenceOwner(node);
-      if (owner) owners.set(relation, owner);
-    }
+    const ownedBy = sequenceOwner(node);
+    if (ownedBy && relation) owners.set(relation, ownedBy);
     const storedElsewhere = accessMethod !== 'heap' && ((kind === 'table' && 'CreateStmt' in node) || kind === 'materialized view');
     const text = storedElsewhere ? `set local default_table_access_method = ${quoteIdent(accessMethod)}; ${sql}; set local default_table_access_method to default` : sql;
-    entries.push({ ...classified, sql: text, tag: Object.keys(node)[0]!, constraint, drop: dropSql(node), references: referencesOf(node), owner: table ? relationKey(table.schema, table.name) : relation });
+    entries.push({ ...classified, sql: text, tag: Object.keys(node)[0]!, constraint, ownedBy, drop: dropSql(node), references: referencesOf(node), owner: table ? relationKey(table.schema, table.name) : relation });
   }
   // Indexes, statistics objects and owned sequences are known by their own name: what is said about them belongs to their table.
   for (const entry of entries) {

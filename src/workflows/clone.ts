@@ -5,13 +5,14 @@ import { checkJobName } from '../core/job-folder.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
 import { analyzeTables } from '../copy/analyze.ts';
 import { IndexQueue } from '../copy/index-queue.ts';
-import { copySequences } from '../copy/sequences.ts';
+import { carrySequences } from '../copy/sequences.ts';
 import { openSnapshot, type SourceSnapshot } from '../copy/snapshot.ts';
-import { readSequenceValues } from '../catalog/sequence-values.ts';
+import { sequenceOnTarget } from '../catalog/sequences.ts';
 import { planTables, readTableStateMap } from '../changes/table-states.ts';
 import { readDatabaseProperties, restoreDatabaseProperties } from '../schema/database.ts';
 import { dropExisting, existingRelations } from '../schema/existing.ts';
 import { describeObject } from '../schema/statements.ts';
+import { renameTables, warnOfTexts } from '../schema/renames.ts';
 import { readRoles, restoreRoles } from '../schema/roles.ts';
 import { restorePhase, type RestoreContext } from '../schema/restore.ts';
 import { copyData } from './clone/copy-data.ts';
@@ -150,7 +151,7 @@ class CloneRun {
     const { session } = this.#target;
     if (!job.ledger.hasStep('pre-data')) {
       if (!job.ledger.hasStep('cleared')) {
-        const existing = await existingRelations(session, schema.plan);
+        const existing = await existingRelations(session, schema.plan, job.renames.map((r) => r.to));
         if (existing.length > 0 && !this.#options.dropExisting) job.refuse(existing);
         if (this.#options.dropExisting) {
           const dropped = await dropExisting(session, schema.plan, existing);
@@ -167,6 +168,8 @@ class CloneRun {
           this.#emit({ type: 'schema-objects', done, total: schema.plan.preData.length });
         },
       });
+      // Whatever would keep tables from their names is better found before the rows are copied.
+      await renameTables(session, job.renames, undefined);
       await failpoint('clone.pre-data-restored');
       await job.ledger.markStep(session, 'pre-data');
     }
@@ -230,14 +233,19 @@ class CloneRun {
     await session.query('set row_security = on');
     await restorePhase(session, plan, 'post-data', context);
     await failpoint('clone.post-data');
-    const there = new Set((await readSequenceValues(session)).map(tableKey));
-    const sequences = await copySequences(this.#source.session, session, (sequence) => there.has(tableKey(sequence)) && (sequence.ownedBy === null || schema.selection.choose(sequence.ownedBy) === 'copy'));
+    if (job.renames.length > 0 && !job.ledger.hasStep('renamed')) {
+      await warnOfTexts(session, job.renames, this.#emit);
+      await renameTables(session, job.renames, () => job.ledger.markStep(session, 'renamed'));
+      await failpoint('clone.renamed');
+    }
+    const newNames = new Map(job.renames.map((r) => [tableKey(r.from), r.to]));
+    const { set } = await carrySequences(this.#source.session, session, { exact: true, select: (sequence) => sequence.ownedBy === null || schema.selection.choose(sequence.ownedBy) === 'copy', mapTo: (sequence) => sequenceOnTarget(sequence, sequence.ownedBy, (table) => newNames.get(tableKey(table)) ?? table) });
     await restoreDatabaseProperties(session, await readDatabaseProperties(this.#source.session), context, { privileges });
     // Everything before was committed without waiting for the disk; this commit waits, and with it all that came before.
     await session.query('set synchronous_commit = on');
     await job.ledger.markStep(session, 'finished');
     if ((this.#options.mode ?? 'clone') === 'clone') this.#emit({ type: 'phase', phase: 'done' });
-    return sequences;
+    return set.length;
   }
 
   /** One side's session, opened again where it was lost while rows were copied on other connections. */

@@ -19,7 +19,7 @@ import { lateChanges } from './switchover/late-changes.ts';
 import { describeLock, lockSource, restoreWrites, type PreviousSetting, type SourceLock } from './switchover/lock-source.ts';
 import { checkNative, closeNativeForward, closeNativeWayBack, openNativeWayBack, resumeNative, stopSubscription, waitUntilApplied, wayBackConnection } from './switchover/native-steps.ts';
 import { readSwitchover, SwitchoverSteps } from './switchover/record.ts';
-import { carrySequences } from './switchover/sequences.ts';
+import { carrySequences } from '../copy/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
 import { isWayBack, oppositeJob } from './switchover/way-back.ts';
 import { readSubscription, subscriptionMark } from './sync/subscription.ts';

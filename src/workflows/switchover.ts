@@ -19,7 +19,7 @@ import { describeLock, lockSource, restoreWrites, type LockScope, type SourceLoc
 import { resumeNative } from './switchover/native-steps.ts';
 import { followedSlot, probeFollower, settledTables } from './switchover/ready.ts';
 import { readSwitchover, SwitchoverSteps } from './switchover/record.ts';
-import { carrySequences } from './switchover/sequences.ts';
+import { carrySequences } from '../copy/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
 import { closeWayBack, isWayBack, oppositeJob, openWayBack, type WayBack } from './switchover/way-back.ts';
 

@@ -219,7 +219,7 @@ class Run {
     await using here = opened[0];
     await using there = opened[1];
     try {
-      return await compareSequences(here, there, (owner) => selection.get(tableKey(owner))?.mode !== 'skip' && (this.#accepts?.(owner) ?? true), this.#accepts === undefined);
+      return await compareSequences(here, there, (owner) => selection.get(tableKey(owner))?.mode !== 'skip' && (this.#accepts?.(owner) ?? true), this.#accepts === undefined, (owner) => selection.get(tableKey(owner))?.mapTo ?? owner);
     } catch (error) {
       if (sqlstateOf(error) !== sqlstate.insufficientPrivilege) throw error;
       this.#notes.push(`sequences could not be read: ${errorMessage(error)}`);

@@ -3,4 +3,4 @@ export { danglingForeignKeys, refuseDanglingForeignKeys, type DanglingForeignKey
 export { keepRules, keptRules } from './kept.ts';
 export { parsePredicate, type Predicate } from './predicate.ts';
 export { describeRules, fixTimeWindows, hasRules, mergeRules, noRules, type SelectionRules } from './rules.ts';
-export { matchTables, rulesForDatabase, selectTables, unmatchedError, type SelectableTable, type Selection, type SelectionMode, type SelectionScope, type TableSelection, type Unmatched } from './select.ts';
+export { excludedColumns, matchTables, rulesForDatabase, selectTables, unmatchedError, type SelectableTable, type Selection, type SelectionMode, type SelectionScope, type TableSelection, type Unmatched } from './select.ts';

@@ -7,7 +7,7 @@ import { describeRules, hasRules, type SelectionRules } from './rules.ts';
 /** A table as the catalog has it. What is left out is not checked. */
 export interface SelectableTable extends TableRef {
   readonly columns?: readonly { readonly name: string; /** As format_type gives it. */ readonly type?: string; readonly generated?: boolean }[];
-  /** Columns of the primary key: they cannot be left out. */
+  /** Columns of the primary key, and of the index that is the replica identity: they cannot be left out. */
   readonly keyColumns?: readonly string[];
   /** The partitioned table (or partition) that this one is a partition of. It shares its fate unless a rule names it. */
   readonly partitionOf?: TableRef;
@@ -82,7 +82,7 @@ export function matchTables(rules: SelectionRules, scopeOrName: string | Selecti
   for (const rule of rules.excludeColumns) {
     for (const key of finder.keysOf('--exclude-columns', [rule.table])) {
       finder.column('--exclude-columns', key, rule.column);
-      if (finder.table(key)?.keyColumns?.includes(rule.column)) throw usageError(`--exclude-columns: ${rule.column} is part of the primary key of ${patternText(rule.table)}`, 'Rows could not be told apart on the target. Leave the table out, or take the column along.');
+      if (finder.table(key)?.keyColumns?.includes(rule.column)) throw usageError(`--exclude-columns: ${rule.column} is part of the primary key or replica identity of ${patternText(rule.table)}`, 'Rows could not be told apart on the target. Leave the table out, or take the column along.');
       columns.set(key, (columns.get(key) ?? new Set()).add(rule.column));
     }
   }
@@ -156,6 +156,11 @@ export function rulesForDatabase(rules: SelectionRules, scope: Required<Selectio
     excludeTables: rules.excludeTables.flatMap(local), schemaOnlyTables: rules.schemaOnlyTables.flatMap(local), tableFilters: each(rules.tableFilters), timeFilters: each(rules.timeFilters), excludeColumns: each(rules.excludeColumns),
     maps: rules.maps.flatMap((map) => local(map.from).map((from) => ({ ...map, from }))),
   };
+}
+
+/** Columns that stay on the source, by {@link tableKey}, of tables that are made on the target. */
+export function excludedColumns(selection: Selection): ReadonlyMap<string, readonly string[]> {
+  return new Map([...selection].filter(([, s]) => s.mode !== 'skip' && s.excludeColumns.length > 0).map(([key, s]) => [key, s.excludeColumns]));
 }
 
 const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;

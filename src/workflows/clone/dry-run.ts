@@ -7,7 +7,9 @@ import { openSnapshot } from '../../copy/snapshot.ts';
 import { planCopy } from '../../copy/table-plan.ts';
 import { checkJobName } from '../../core/job-folder.ts';
 import { tableKey } from '../../core/tables.ts';
+import { readColumnsOut } from '../../schema/columns-out.ts';
 import { dumpSchema } from '../../schema/dump.ts';
+import { refuseClashes } from '../../schema/renames.ts';
 import { describeObject, planSchema } from '../../schema/statements.ts';
 import { checkEnds, openEnd } from './ends.ts';
 import { inTheWay, knownMode, selectionOf, someNames } from './job.ts';
@@ -27,10 +29,11 @@ export async function planClone(options: CloneOptions): Promise<ClonePlan> {
   const target = await openEnd(options.target, 'target', job, signal);
   await using targetSession = target.session;
   checkEnds(source, target);
-  const selection = await selectionOf({ ...options, job }, source);
+  const chosen = await selectionOf({ ...options, job }, source);
+  const { selection } = chosen;
   await using snapshot = await openSnapshot(options.source, { job, signal });
   const dump = await dumpSchema({ source: sourceSession, snapshot: snapshot.id, dumper: options.dumper ?? 'auto', job, signal });
-  const plan = await planSchema(dump.text, { includeTable: (table) => selection.choose(table) !== 'skip', owners: options.owners ?? true, privileges: options.privileges ?? true });
+  const plan = await planSchema(dump.text, { includeTable: (table) => selection.choose(table) !== 'skip', columnsOut: await readColumnsOut(snapshot.session, chosen.excluded), owners: options.owners ?? true, privileges: options.privileges ?? true });
   const indexes = indexesByTable(plan);
   const tables = await planCopy(snapshot.session, copyPlanOptions(options, source, target, selection));
   const resumes = (options.resume ?? true) && (await knownMode(target, job)) !== undefined;
@@ -42,7 +45,8 @@ export async function planClone(options: CloneOptions): Promise<ClonePlan> {
   const perConnection = sample && sample.tableBytes > 0 ? sample.tableBytes / (Math.max(1, sample.elapsedMs) / 1000) : undefined;
   // One table in one part cannot use more than one connection.
   const connections = Math.min(options.jobs ?? 4, left.reduce((sum, t) => sum + t.parts.length, 0));
-  const existing = resumes ? [] : await inTheWay(source, target, selection);
+  const existing = resumes ? [] : await inTheWay(source, target, chosen);
+  if (!resumes) await refuseClashes(sourceSession, targetSession, chosen.renames, (table) => selection.choose(table) !== 'skip');
   return {
     format: 1, job, mode: options.mode ?? 'clone', source: source.facts, target: target.facts, resumes,
     tables: tables.map((t) => ({ schema: t.schema, name: t.name, bytes: t.bytes, rows: t.rows, parts: t.parts.length, indexes: indexes.get(tableKey(t))?.length ?? 0, format: t.binary ? 'binary' as const : 'text' as const, done: done(tableKey(t)) })),

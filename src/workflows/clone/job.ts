@@ -1,3 +1,4 @@
+import { columnDependentsOf } from '../../catalog/column-dependents.ts';
 import { installedVersion } from '../../catalog/pgweave-schema.ts';
 import { relationNames, type RelationNameRow } from '../../catalog/target-contents.ts';
 import { dropPublications } from '../publications.ts';
@@ -8,9 +9,11 @@ import { resolveSelection } from '../../catalog/selection.ts';
 import { PgweaveError, usageError } from '../../core/errors.ts';
 import { jobObjectName } from '../../core/job-folder.ts';
 import { noRules } from '../../core/selection/rules.ts';
+import { excludedColumns } from '../../core/selection/select.ts';
 import { tableKey } from '../../core/tables.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { Ledger } from '../../schema/ledger.ts';
+import { refuseClashes, type Rename } from '../../schema/renames.ts';
 import type { End } from './ends.ts';
 import { refuseExisting } from './existing.ts';
 import type { CloneOptions } from './options.ts';
@@ -19,7 +22,11 @@ import type { CloneOptions } from './options.ts';
 export interface BegunJob {
   readonly ledger: CopyLedger;
   readonly schemaLedger: Ledger;
+  /** With the source's names: a clone gives tables those of `renames` at its end. */
   readonly selection: TableSelection;
+  readonly renames: readonly Rename[];
+  /** Columns that the target does not get, by table key. */
+  readonly excluded: ReadonlyMap<string, readonly string[]>;
   /** An earlier run had begun it. */
   readonly resumed: boolean;
   /** An earlier run had done all of it. */
@@ -33,7 +40,7 @@ type Options = CloneOptions & { readonly job: string };
 /** Reads what earlier runs of the job did on the target, or begins it: refuses a target with tables of the same name, and forgets earlier runs where it is asked to. */
 export async function beginJob(options: Options, source: End, target: End): Promise<BegunJob> {
   const { job, mode = 'clone', resume = true } = options;
-  const selection = await selectionOf(options, source);
+  const chosen = await selectionOf(options, source);
   const known = await knownMode(target, job);
   if (known !== undefined && resume && (known === 'clone') !== (mode === 'clone')) {
     throw new PgweaveError('mode-changed', mode === 'clone' ? `job "${job}" was begun to be followed by a stream of changes` : `job "${job}" was begun as a plain copy: no slot was made before it, so no stream fits to it`, {
@@ -41,22 +48,28 @@ export async function beginJob(options: Options, source: End, target: End): Prom
     });
   }
   const resumed = known !== undefined && resume;
-  if (!resumed && !options.dropExisting) refuseExisting(await inTheWay(source, target, selection));
+  if (!resumed) {
+    await columnDependentsOf(source.session, chosen.excluded);
+    if (!options.dropExisting) refuseExisting(await inTheWay(source, target, chosen));
+    await refuseClashes(source.session, target.session, chosen.renames, (table) => chosen.selection.choose(table) !== 'skip');
+  }
   const ledger = await CopyLedger.open(target.session, job);
   const schemaLedger = await Ledger.open(target.session, job);
   await ensureChangesSchema(target.session);
   if (!resumed) await forgetEarlier(options, source, target, schemaLedger);
   const fresh = resumed ? ledger : await CopyLedger.open(target.session, job);
   await fresh.markStep(target.session, 'begun', mode);
-  return { ledger: fresh, schemaLedger, selection, resumed, finished: resumed && fresh.hasStep('finished'), refuse: refuseExisting };
+  return { ledger: fresh, schemaLedger, ...chosen, resumed, finished: resumed && fresh.hasStep('finished'), refuse: refuseExisting };
 }
 
 /** What the rules mean on this source. */
-export async function selectionOf(options: Options, source: End): Promise<TableSelection> {
+export async function selectionOf(options: Options, source: End): Promise<Pick<BegunJob, 'selection' | 'renames' | 'excluded'>> {
   const { rules = noRules, scope = { database: source.identity.database } } = options;
-  if (rules.maps.length > 0 || rules.excludeColumns.length > 0) throw usageError('clone keeps the names of tables and all their columns', 'Leave --map and --exclude-columns out; a fan-out (pgweave fanout) can do both.');
   const { selection } = await resolveSelection(source.session, rules, scope);
-  return tableSelection(selection);
+  const made = [...selection.values()].filter((s) => s.mode !== 'skip');
+  const renames = made.filter((s) => tableKey(s.table) !== tableKey(s.mapTo)).map((s) => ({ from: s.table, to: s.mapTo }));
+  if (renames.length > 0 && options.mode === 'sync') throw usageError('a native subscription finds tables by their names on the source', 'Leave --map out, or follow with pgweave itself: pgweave clone --follow.');
+  return { selection: { ...tableSelection(selection), mapTo: (table) => table }, renames, excluded: excludedColumns(selection) };
 }
 
 /** The mode in which the job was begun on this target; undefined where it was not. Reads only. */
@@ -66,9 +79,10 @@ export async function knownMode(target: End, job: string): Promise<string | unde
   return row?.note;
 }
 
-/** Relations of both databases with one name, of those that the job would make. */
-export async function inTheWay(source: End, target: End, selection: TableSelection): Promise<RelationNameRow[]> {
+/** Relations of the target with a name that the job would use: that of the source, which every table bears while it is copied, or that of --map. */
+export async function inTheWay(source: End, target: End, { selection, renames }: Pick<BegunJob, 'selection' | 'renames'>): Promise<RelationNameRow[]> {
   const made = new Set((await source.session.query<RelationNameRow>(relationNames())).filter((row) => selection.choose(row) !== 'skip').map(tableKey));
+  for (const { to } of renames) made.add(tableKey(to));
   return (await target.session.query<RelationNameRow>(relationNames())).filter((row) => made.has(tableKey(row)));
 }
 

@@ -3,8 +3,9 @@ import type { SourceSnapshot } from '../../copy/snapshot.ts';
 import { failpoint } from '../../core/failpoints.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
 import { displayName } from '../../pg/identifiers.ts';
+import { readColumnsOut } from '../../schema/columns-out.ts';
 import { dumpSchema } from '../../schema/dump.ts';
-import type { IndexStatement, SchemaPlan } from '../../schema/plan.ts';
+import type { ColumnsOut, IndexStatement, SchemaPlan } from '../../schema/plan.ts';
 import { refreshOrder } from '../../schema/refresh-order.ts';
 import { planSchema } from '../../schema/statements.ts';
 import type { End } from './ends.ts';
@@ -42,9 +43,11 @@ export async function planOf(source: End, target: End, job: BegunJob, snapshot: 
     emit?.({ type: 'log', level: 'info', message: `schema read by ${dump.dumper}` });
     text = dump.text;
     await failpoint('clone.dumped');
+    if (job.excluded.size > 0) await job.ledger.markStep(target.session, 'columns-out', JSON.stringify(await readColumnsOut(snapshot.session, job.excluded)));
     await job.ledger.markStep(target.session, 'dump', text);
   }
-  const plan = await planSchema(text, { includeTable: (table) => selection.choose(table) !== 'skip', refresh: await refreshOrder(snapshot.session), owners: options.owners ?? true, privileges: options.privileges ?? true });
+  const columnsOut = job.ledger.stepNote('columns-out');
+  const plan = await planSchema(text, { includeTable: (table) => selection.choose(table) !== 'skip', columnsOut: columnsOut ? (JSON.parse(columnsOut) as ColumnsOut) : undefined, refresh: await refreshOrder(snapshot.session), owners: options.owners ?? true, privileges: options.privileges ?? true });
   const known = new Set(plan.relations.map(tableKey));
   const planOptions = copyPlanOptions(options, source, target, selection);
   let warned = false;

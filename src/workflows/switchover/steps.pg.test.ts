@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { createDatabase, sharedServer, waitFor } from '../../../test/support/servers.ts';
 import { armFailpoints } from '../../core/failpoints.ts';
 import { parseConninfo } from '../../pg/conninfo.ts';
-import { carrySequences } from './sequences.ts';
+import { carrySequences } from '../../copy/sequences.ts';
 import { lockSource, restoreWrites, type PreviousSetting } from './lock-source.ts';
 
 const setting = `select unnest(setconfig) as c from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase where d.datname = current_database()`;
