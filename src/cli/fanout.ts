@@ -1,10 +1,11 @@
 import { Command, Option } from 'commander';
 import { errorMessage, exitCodes, PgweaveError } from '../core/errors.ts';
-import { createLog } from '../core/log.ts';
+import { createLog, type Log } from '../core/log.ts';
+import { JobStatus } from '../core/snapshot.ts';
 import { formatBytes, formatDuration } from '../core/units.ts';
 import { describeConnection } from '../pg/conninfo.ts';
 import type { FanoutConfig } from '../fanout/config.ts';
-import type { FanoutHealth } from '../fanout/service.ts';
+import type { FanoutHealth } from '../fanout/health.ts';
 import { print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 import { parsePort } from './port.ts';
 
@@ -15,6 +16,10 @@ interface FanoutFlags {
   readonly logFormat: CommonOptions['logFormat'];
   readonly healthPort?: number;
   readonly healthHost?: string;
+  readonly createSchema?: boolean;
+  readonly apiPort?: number;
+  readonly apiHost?: string;
+  readonly apiToken?: string;
   readonly url?: string;
   readonly target?: string;
 }
@@ -33,6 +38,10 @@ export function fanoutCommand(): Command {
   sub('run', 'keep every target as the file says, until SIGTERM; SIGHUP reads the file again', 'pgweave fanout run --config replication-config.yml')
     .option('--health-port <port>', 'port of /health, /ready and /metrics (default: health_port of the file, 3000)', parsePort)
     .option('--health-host <address>', 'address of the same (default: health_host of the file, 127.0.0.1)')
+    .option('--create-schema', 'make tables that targets lack, as create_schema: true in settings')
+    .option('--api-port <port>', 'serve API, metrics and dashboard on this port (usually 7654); 0 takes a free one', parsePort)
+    .option('--api-host <address>', 'address of the API (default: 127.0.0.1); any other needs a token')
+    .option('--api-token <token>', 'token that the API asks for; better given as PGWEAVE_API_TOKEN')
     .action(run(runService));
   sub('check', 'check the configuration, with line numbers, and whether the servers answer', 'pgweave fanout check --config replication-config.yml').action(run(check));
   sub('status', 'ask a running service for its health', 'pgweave fanout status --url http://127.0.0.1:3000')
@@ -48,15 +57,22 @@ async function runService(flags: FanoutFlags, context: JobContext): Promise<numb
   const { FanoutService, readFanoutConfig, startHealthServer } = await import('../fanout/index.ts');
   const { watchConfig } = await import('../fanout/watch-config.ts');
   const log = await createLog({ level: flags.logLevel, format: flags.logFormat });
-  const config = readFanoutConfig(flags.config);
-  await using service = new FanoutService(config, log);
+  const read = (): FanoutConfig => {
+    const found = readFanoutConfig(flags.config);
+    return flags.createSchema ? { ...found, createSchema: true } : found;
+  };
+  const config = read();
+  const status = new JobStatus('fanout', 'fanout run');
+  await using service = new FanoutService(config, log, status.emit);
   await using health = await startHealthServer(service, flags.healthHost ?? process.env['HEALTH_HOST'] ?? config.healthHost, flags.healthPort ?? config.healthPort);
   log.info(`health at ${health.url}/health`);
+  await using dashboard = flags.apiPort === undefined ? undefined : await serveDashboard(status, service.config, { ...flags, apiPort: flags.apiPort }, log);
+  if (dashboard) log.info(`dashboard and API at ${dashboard.url}`);
   service.start();
   const unwatch = watchConfig(config.path === 'REPLICATION_CONFIG' ? undefined : config.path, () => {
     let next: FanoutConfig;
     try {
-      next = readFanoutConfig(flags.config);
+      next = read();
     } catch (error) {
       service.refuse(error);
       return;
@@ -73,6 +89,16 @@ async function runService(flags: FanoutFlags, context: JobContext): Promise<numb
   await service.stop();
   log.info('stopped');
   return exitCodes.done;
+}
+
+/** The dashboard's page of the fan-out: source and targets with their lag. Nothing can be changed through it: that is the file's part. */
+async function serveDashboard(status: JobStatus, config: FanoutConfig, flags: FanoutFlags & { readonly apiPort: number }, log: Log) {
+  const { startServer } = await import('../server/server.ts');
+  const { ownJob } = await import('../server/job-control.ts');
+  const { path, publication, source, targets } = config;
+  const shown = { config: path, publication, source: describeConnection(source), targets: targets.map((t) => `${t.name} (${t.engine}): ${describeConnection(t.connection)}`) };
+  const token = flags.apiToken ?? process.env['PGWEAVE_API_TOKEN'];
+  return await startServer({ control: ownJob(() => status.read(), shown, null), port: flags.apiPort, log, ...(flags.apiHost === undefined ? {} : { host: flags.apiHost }), ...(token === undefined ? {} : { token }) });
 }
 
 async function check(flags: FanoutFlags, context: JobContext): Promise<number> {

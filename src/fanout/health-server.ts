@@ -1,7 +1,8 @@
 import Fastify, { type FastifyInstance } from 'fastify';
 import { Gauge, Registry } from 'prom-client';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
-import type { FanoutHealth, FanoutService } from './service.ts';
+import type { FanoutHealth } from './health.ts';
+import type { FanoutService } from './service.ts';
 
 export interface HealthServer extends AsyncDisposable {
   readonly url: string;

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
 import { failpoint } from '../core/failpoints.ts';
-import { tableKey, type TableRef } from '../core/tables.ts';
+import { tableKey } from '../core/tables.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { quoteIdent } from '../pg/identifiers.ts';
 import { Session } from '../pg/session.ts';
@@ -12,16 +12,9 @@ import { publishedTables } from '../workflows/sync/published-tables.ts';
 import { checkSlot, readSlot } from '../workflows/sync/start-point.ts';
 import { alignSubscription, createSubscription, dropSubscription, enableSubscription, readSubscribedTables, readSubscription, refreshSubscription, subscriptionMark } from '../workflows/sync/subscription.ts';
 import type { FanoutConfig, FanoutTarget, TableRules } from './config.ts';
+import { slotLostError, type Round, type TargetFacts } from './engine.ts';
 import { resolveTables, schemaError, schemaFaults } from './tables.ts';
 import { restoreTriggers, silenceTriggers } from './triggers.ts';
-
-/** What a target reports after each round. */
-export interface TargetFacts {
-  readonly tables: number;
-  readonly ready: number;
-  readonly added: readonly TableRef[];
-  readonly removed: readonly TableRef[];
-}
 
 /** Targets with the file's own rules share the publication of the configured name; each other set of rules has one of its own. */
 export function publicationNameOf(config: FanoutConfig, target: FanoutTarget): string {
@@ -45,7 +38,7 @@ const subscriptionSettings = { streaming: 'on', binary: false, twoPhase: false, 
  * Brings publication, slot, subscription and tables of one target to what the configuration says; can be run again at any time, and after a crash at any line. Tables are added and removed
  * without touching the others: those removed stop, their rows stay.
  */
-export async function reconcileNative(config: FanoutConfig, target: FanoutTarget, signal: AbortSignal, say: (text: string) => void): Promise<TargetFacts> {
+export async function reconcileNative(config: FanoutConfig, target: FanoutTarget, { signal, say, inTurn }: Round): Promise<TargetFacts> {
   await using source = await Session.open(config.source, { role: 'fanout', job: target.name, side: 'the source', signal });
   await using session = await Session.open(target.connection, { role: 'fanout', job: target.name, side: `target ${target.name}`, signal });
   const tables = await resolveTables(source, target);
@@ -54,7 +47,7 @@ export async function reconcileNative(config: FanoutConfig, target: FanoutTarget
   const planned = await publishedTables(source, { selection: tables.selection, catalog: tables.catalog, insertOnly: () => true });
   const publication = publicationNameOf(config, target);
   const owner = ownerOf(config);
-  const publications = await ensurePublications(source, { job: owner, tables: planned.tables, viaRoot: true, names: namesOf(publication), adopt: config.adoptExisting });
+  const publications = await inTurn(() => ensurePublications(source, { job: owner, tables: planned.tables, viaRoot: true, names: namesOf(publication), adopt: config.adoptExisting }));
   await failpoint('fanout.published');
   const connection = subscriptionConnection(config.source, target.connection, { sourceForTarget: sourceSeenBy(config.source, target) });
 
@@ -73,7 +66,7 @@ export async function reconcileNative(config: FanoutConfig, target: FanoutTarget
   if (!there) await subscribe(source, session, config, target, owner, publications.names, connection.conninfo, say);
   else {
     const slot = await readSlot(source, target.subscription);
-    if (!slot || slot.wal_status === 'lost') throw new PgweaveError('slot-lost', `the slot ${target.subscription} of target ${target.name} is ${slot ? 'lost' : 'gone'}: changes since then are not known`, { hint: 'Its rows must be brought anew: the service does so with when_wal_budget_is_spent: drop-and-resync.' });
+    if (!slot || slot.wal_status === 'lost') throw slotLostError(target.subscription, target, slot ? 'it is lost' : 'it is gone');
     await alignSubscription(session, there, { publications: publications.names, settings: subscriptionSettings, conninfo: connection.conninfo, source: config.source });
     if (!there.enabled) await enableSubscription(session, target.subscription);
     if (added.length + removed.length > 0) {
@@ -84,7 +77,7 @@ export async function reconcileNative(config: FanoutConfig, target: FanoutTarget
   const now = await readSubscribedTables(session, target.subscription);
   const ready = now.filter((t) => t.state === 'r').length;
   if (ready === now.length) await restoreTriggers(session, owner);
-  return { tables: now.length, ready, added: there ? added : [], removed };
+  return { tables: now.length, ready, added: there ? added : [], removed, version: session.serverVersionText };
 }
 
 async function subscribe(source: Session, session: Session, config: FanoutConfig, target: FanoutTarget, owner: string, publications: readonly string[], conninfo: string, say: (text: string) => void): Promise<void> {

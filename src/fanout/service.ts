@@ -1,24 +1,19 @@
 import { setMaxListeners } from 'node:events';
 import { sleep } from '../core/abort.ts';
 import { errorMessage } from '../core/errors.ts';
+import type { Emit, Phase } from '../core/events.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
 import { describeConnection } from '../pg/conninfo.ts';
 import { Session } from '../pg/session.ts';
 import type { FanoutConfig, FanoutTarget } from './config.ts';
+import { outdatedRoundError, type Engine } from './engine.ts';
+import type { FanoutHealth } from './health.ts';
 import { dropSlotNow, reconcileNative, removeNative, resetNative } from './native-target.ts';
-import { judgeBudget, readSlotLags, type BudgetVerdict } from './source-watch.ts';
+import { judgeBudget, readSlotLags, readSlotUse, type BudgetVerdict } from './source-watch.ts';
 import { StreamEngine } from './stream-engine.ts';
-import { TargetKeeper, type Engine, type TargetHealth } from './target-keeper.ts';
-
-export interface FanoutHealth {
-  readonly status: 'healthy' | 'unhealthy';
-  readonly ready: boolean;
-  readonly startedAt: string;
-  readonly config: { readonly path: string; readonly loadedAt: string; /** Why the newest version of the file is not in use; null where it is. */ readonly error: string | null };
-  readonly source: { readonly address: string; readonly reachable: boolean; readonly error: string | null; readonly retainedBytes: number | null; readonly budgetBytes: number | null };
-  readonly targets: readonly TargetHealth[];
-}
+import { TargetKeeper } from './target-keeper.ts';
+import { topologyOf, type SourceFacts } from './topology.ts';
 
 const watchEveryMs = 1000;
 
@@ -30,6 +25,7 @@ const nativeEngine: Engine = { reconcile: reconcileNative, reset: resetNative, r
  */
 export class FanoutService implements AsyncDisposable {
   readonly #log: Log;
+  readonly #emit: Emit;
   readonly #keepers = new Map<string, TargetKeeper>();
   readonly #stop = new AbortController();
   readonly #startedAt = new Date().toISOString();
@@ -40,13 +36,18 @@ export class FanoutService implements AsyncDisposable {
   #configError: string | null = null;
   #sourceError: string | null = 'not asked yet';
   #retained: number | null = null;
+  #sourceFacts: SourceFacts | undefined;
+  #phase: Phase | undefined;
   #watching: Promise<void> | undefined;
   #changing: Promise<void> = Promise.resolve();
+  #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(config: FanoutConfig, log: Log) {
+  /** `emit` gets the topology once a second, and the phase as it changes. */
+  constructor(config: FanoutConfig, log: Log, emit: Emit = () => undefined) {
+    this.#emit = emit;
     this.#config = config;
     this.#log = log;
-    this.#streams = new StreamEngine(log);
+    this.#streams = new StreamEngine(log, (name) => this.#keepers.get(name)?.wake());
     setMaxListeners(0, this.#stop.signal);
   }
 
@@ -100,9 +101,18 @@ export class FanoutService implements AsyncDisposable {
   }
 
   #add(target: FanoutTarget): void {
-    const keeper = new TargetKeeper(this.#config, target, this.#engineOf(target), this.#log);
+    const keeper = new TargetKeeper(this.#config, target, this.#engineOf(target), this.#log, (config, work) => this.#inTurn(config, work));
     this.#keepers.set(target.name, keeper);
     keeper.start();
+  }
+
+  #inTurn<T>(config: FanoutConfig, work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(() => {
+      if (config !== this.#config) throw outdatedRoundError();
+      return work();
+    });
+    this.#turn = turn.catch(() => undefined);
+    return turn;
   }
 
   async #replace(config: FanoutConfig): Promise<void> {
@@ -142,6 +152,7 @@ export class FanoutService implements AsyncDisposable {
         const lags = await readSlotLags(session, [...new Set(keepers.map((k) => k.slot))]);
         if (this.#sourceError !== null && this.#sourceError !== 'not asked yet') this.#log.info('the source can be reached again');
         this.#sourceError = null;
+        this.#sourceFacts = { version: session.serverVersionText, ...(await readSlotUse(session)) };
         this.#retained = lags.size === 0 ? 0 : Math.max(...[...lags.values()].map((l) => l.retainedBytes));
         for (const keeper of keepers) {
           const lag = keeper.observe(lags.get(keeper.slot));
@@ -155,9 +166,19 @@ export class FanoutService implements AsyncDisposable {
         await session?.close();
         session = undefined;
       }
+      this.#tell();
       await sleep(watchEveryMs, signal).catch(() => undefined);
     }
     await session?.close();
+    this.#emit({ type: 'phase', phase: 'stopped' });
+  }
+
+  #tell(): void {
+    const health = this.health();
+    const phase: Phase = !health.ready ? 'preparing' : health.targets.some((t) => t.state === 'syncing') ? 'copying' : 'streaming';
+    if (phase !== this.#phase) this.#emit({ type: 'phase', phase });
+    this.#phase = phase;
+    this.#emit({ type: 'topology', topology: topologyOf(this.#config, health, this.#sourceFacts) });
   }
 
   async #budget(session: Session, keeper: TargetKeeper, retained: number, walStatus: string): Promise<void> {

@@ -1,6 +1,6 @@
 import type { ChangeLog, SourceTransaction } from '../changes/change-log.ts';
 import { receiveChanges } from '../changes/receive.ts';
-import { isInterrupted } from '../core/errors.ts';
+import { interruptedError, isInterrupted } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { maxLsn, type Lsn } from '../pg/lsn.ts';
@@ -174,7 +174,9 @@ export class SharedStream implements AsyncDisposable {
     });
   }
 
-  async close(): Promise<void> {
+  /** Ends the stream; whoever still reads it gets `reason`. */
+  async close(reason: unknown = interruptedError()): Promise<void> {
+    this.#failure ??= reason;
     this.#stop.abort();
     await this.#upstream.close();
     await this.#pumping;
@@ -201,7 +203,7 @@ export class SharedStream implements AsyncDisposable {
         this.#wake();
       }
     } catch (error) {
-      if (!signal.aborted || !isInterrupted(error)) this.#failure = error;
+      if (!signal.aborted || !isInterrupted(error)) this.#failure ??= error;
       this.#wake();
     }
   }

@@ -23,6 +23,12 @@ export async function readSlotLags(source: Session, slots: readonly string[]): P
   return new Map(rows.map((row) => [row.slot, { slot: row.slot, active: row.active, lagBytes: Number(row.lag ?? 0n), lagMs: row.ms, retainedBytes: Number(row.retained ?? 0n), walStatus: row.status ?? 'unknown' }]));
 }
 
+/** Slots of the whole server: each native target needs one, and one more for each table in its first copy. */
+export async function readSlotUse(source: Session): Promise<{ readonly slotsUsed: number; readonly slotsMax: number }> {
+  const row = await source.one<{ used: number; max: number }>(`select (select pg_catalog.count(*)::int4 from pg_catalog.pg_replication_slots) as used, pg_catalog.current_setting('max_replication_slots')::int4 as max`);
+  return { slotsUsed: row.used, slotsMax: row.max };
+}
+
 export type BudgetVerdict = 'within' | 'warn' | 'spent';
 
 /** At 80 % of the budget a warning, at 100 % it is spent. */

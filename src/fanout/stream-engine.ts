@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { controlFollower } from '../changes/control.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
@@ -6,9 +7,10 @@ import { readProgress } from '../changes/apply/progress.ts';
 import { planTables, readTableStates, recordTableEvent, type TableRecord } from '../changes/table-states.ts';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
 import { fingerprint, JobFolder, jobObjectName, defaultJobFolder } from '../core/job-folder.ts';
+import type { StreamProgress } from '../core/events.ts';
 import type { Log } from '../core/log.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
-import { lsnDistance, parseLsn } from '../pg/lsn.ts';
+import { lsnDistance, maxLsn, parseLsn, zeroLsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { planCleanup, runCleanup } from '../workflows/cleanup.ts';
 import { Follower } from '../workflows/follow.ts';
@@ -16,19 +18,33 @@ import { ensurePublications } from '../workflows/publications.ts';
 import { publishedTables } from '../workflows/sync/published-tables.ts';
 import { readSlot } from '../workflows/sync/start-point.ts';
 import type { FanoutConfig, FanoutTarget } from './config.ts';
-import { dropSlotNow, type TargetFacts } from './native-target.ts';
+import { slotLostError, type Engine, type Round, type TargetFacts, type TargetLag } from './engine.ts';
+import { dropSlotNow } from './native-target.ts';
 import { SharedStream } from './shared-stream.ts';
 import type { SlotLag } from './source-watch.ts';
 import { resolveTables, schemaError, schemaFaults, selectionRulesOf, type TargetTables } from './tables.ts';
 import { TargetLog } from './target-log.ts';
-import type { Engine } from './target-keeper.ts';
 
 /** A week: a table may be large, and whoever stops the service interrupts the wait. */
 const copyTimeoutMs = 7 * 24 * 3_600_000;
 
+/** In the target's part of the state folder: its place in the shared stream was given up. */
+const givenUpFile = 'given-up.json';
+
 const nothing: ReadonlySet<string> = new Set();
 
+/** What a target's applier is begun with. `begun`: rows were copied to it before. */
+interface Ends {
+  readonly owner: string;
+  readonly publications: readonly string[];
+  readonly source: Session;
+  readonly session: Session;
+  readonly begun: boolean;
+}
+
 interface Running {
+  /** What the applier told last. */
+  progress: StreamProgress | undefined;
   readonly stop: AbortController;
   ended: Promise<void>;
   /** Why it ended, where it did so by itself. */
@@ -57,11 +73,14 @@ export function streamJobOf(config: FanoutConfig, target: FanoutTarget): string 
  */
 export class StreamEngine implements Engine {
   readonly #log: Log;
+  readonly #ended: (name: string) => void;
   readonly #running = new Map<string, Running>();
   readonly #shared = new Map<string, Promise<SharedStream>>();
 
-  constructor(log: Log) {
+  /** `ended(name)`: a target's applier has ended by itself; its keeper should look at once. */
+  constructor(log: Log, ended: (name: string) => void) {
     this.#log = log;
+    this.#ended = ended;
   }
 
   slotOf(config: FanoutConfig, target: FanoutTarget): string {
@@ -69,24 +88,34 @@ export class StreamEngine implements Engine {
   }
 
   /** The shared slot stands where the slowest target is; each target's own lag is known here. */
-  lagOf(config: FanoutConfig, target: FanoutTarget, slot: SlotLag): SlotLag {
+  lagOf(config: FanoutConfig, target: FanoutTarget, slot: SlotLag): TargetLag {
+    const job = streamJobOf(config, target);
+    const running = this.#running.get(job);
+    const told = running?.alive ? running.progress : undefined;
     const shared = shares(target) ? this.#opened.get(sharedJobOf(config)) : undefined;
-    const confirmed = shared?.confirmedOf(streamJobOf(config, target));
-    if (!shared || confirmed === undefined) return slot;
+    const confirmed = shared?.confirmedOf(job);
+    const active = running?.alive === true && slot.active;
+    const own = { ...slot, active, lagMs: told?.lagMs ?? null, rows: told?.rows ?? 0 };
+    if (!shared || confirmed === undefined) return own;
     const lagBytes = lsnDistance(confirmed, shared.sourceLsn);
-    return { ...slot, lagBytes, retainedBytes: Math.min(slot.retainedBytes, lagBytes) };
+    return { ...own, lagBytes, retainedBytes: Math.min(slot.retainedBytes, lagBytes) };
   }
 
   async giveUp(config: FanoutConfig, target: FanoutTarget, source: Session): Promise<void> {
     const job = streamJobOf(config, target);
     await this.#stopFollower(job);
-    if (shares(target)) (await this.#shared.get(sharedJobOf(config)))?.forget(job);
-    else await dropSlotNow(source, jobObjectName(job));
+    if (!shares(target)) {
+      await dropSlotNow(source, jobObjectName(job));
+      return;
+    }
+    // The others keep the slot: nothing on the source tells after a restart that this target was given up. Written down before its place is let go.
+    this.#folder(config, target).write(givenUpFile, { format: 1, at: new Date().toISOString() });
+    (await this.#shared.get(sharedJobOf(config)))?.forget(job);
   }
 
   readonly #opened = new Map<string, SharedStream>();
 
-  async reconcile(config: FanoutConfig, target: FanoutTarget, signal: AbortSignal, say: (text: string) => void): Promise<TargetFacts> {
+  async reconcile(config: FanoutConfig, target: FanoutTarget, { signal, say, inTurn }: Round): Promise<TargetFacts> {
     const job = streamJobOf(config, target);
     await using source = await Session.open(config.source, { role: 'fanout', job, side: 'the source', signal });
     await using session = await Session.open(target.connection, { role: 'fanout', job, side: `target ${target.name}`, signal });
@@ -99,11 +128,22 @@ export class StreamEngine implements Engine {
 
     const chosen = tables.chosen.map((s) => s.table);
     const before = await readTableStates(session, job);
+    const begun = before.some((r) => r.copiedLsn !== undefined);
+    // A target that was emptied knows nothing of what is in flight to it: its applier begins anew, too.
+    if (before.length === 0) await this.#stopFollower(job);
+    // Whoever was interrupted as it began the target anew left the mark behind.
+    if (!begun) rmSync(folder.file(givenUpFile), { force: true });
+    if (begun && folder.read(givenUpFile) !== undefined) throw slotLostError(jobObjectName(job), target, 'its place in the shared stream was given up');
     const owner = shares(target) ? sharedJobOf(config) : job;
-    const publications = await ensurePublications(source, { job: owner, tables: shares(target) ? await this.#unionOf(source, config) : await this.#published(source, tables) });
-    await this.#slot(source, session, target, owner, job, chosen, before);
+    const publications = await inTurn(async () => {
+      const { names } = await ensurePublications(source, { job: owner, tables: shares(target) ? await this.#unionOf(source, config) : await this.#published(source, tables) });
+      await this.#slot(source, target, jobObjectName(owner), begun);
+      if (shares(target)) await this.#sharedStream(config, { owner, publications: names, source });
+      return names;
+    });
+    await this.#plan(source, session, target, job, chosen, before);
     this.#wanted.set(job, new Set(chosen.map(tableKey)));
-    await this.#follow(config, target, job, folder, { owner, publications: publications.names, source, session });
+    await this.#follow(config, target, job, folder, { owner, publications, source, session, begun });
 
     const wanted = new Set(chosen.map(tableKey));
     const known = new Map(before.map((r) => [tableKey(r), r]));
@@ -121,7 +161,7 @@ export class StreamEngine implements Engine {
         hint: `The others stream on. Settle it: pgweave table NAME --job ${job} --source … --target … --retry | --skip-transaction | --copy-again`, retry: 'backoff',
       });
     }
-    return { tables: now.length, ready: now.filter((r) => r.state.name === 'streaming' || r.state.name === 'copied').length, added, removed };
+    return { tables: now.length, ready: now.filter((r) => r.state.name === 'streaming' || r.state.name === 'copied').length, added, removed, version: session.serverVersionText };
   }
 
   async reset(config: FanoutConfig, target: FanoutTarget, signal: AbortSignal): Promise<void> {
@@ -131,6 +171,7 @@ export class StreamEngine implements Engine {
     await this.giveUp(config, target, source);
     const options = { target: target.connection, job, signal };
     await runCleanup(await planCleanup(options), options);
+    rmSync(this.#folder(config, target).file(givenUpFile), { force: true });
   }
 
   async remove(config: FanoutConfig, target: FanoutTarget, remaining: readonly FanoutTarget[], signal: AbortSignal): Promise<string[]> {
@@ -173,35 +214,37 @@ export class StreamEngine implements Engine {
     return (await publishedTables(source, { selection: plain, catalog: tables.catalog, insertOnly: () => true })).tables;
   }
 
-  async #slot(source: Session, session: Session, target: FanoutTarget, owner: string, job: string, chosen: readonly TableRef[], before: readonly TableRecord[]): Promise<void> {
-    const slot = jobObjectName(owner);
+  /** The slot is there, or is made where the target has not begun. */
+  async #slot(source: Session, target: FanoutTarget, slot: string, begun: boolean): Promise<void> {
     const there = await readSlot(source, slot);
-    const begun = before.some((r) => r.copiedLsn !== undefined);
-    if (there?.wal_status === 'lost' || (!there && begun)) {
-      throw new PgweaveError('slot-lost', `the slot ${slot} of target ${target.name} is ${there ? 'lost' : 'gone'}: changes since then are not known`, { hint: 'Its rows must be brought anew: the service does so with when_wal_budget_is_spent: drop-and-resync.' });
-    }
+    if (there?.wal_status === 'lost' || (!there && begun)) throw slotLostError(slot, target, there ? 'it is lost' : 'it is gone');
     if (!there) await source.query(`select pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`, [slot]);
+  }
+
+  async #plan(source: Session, session: Session, target: FanoutTarget, job: string, chosen: readonly TableRef[], before: readonly TableRecord[]): Promise<void> {
     await planTables(session, job, chosen);
     if (target.initialSync) return;
     const { lsn } = await source.one<{ lsn: string }>('select pg_catalog.pg_current_wal_lsn()::text as lsn');
     for (const table of chosen) if (!before.some((r) => tableKey(r) === tableKey(table) && r.copiedLsn !== undefined)) await recordTableEvent(session, job, table, { type: 'copied', lsn: parseLsn(lsn) });
   }
 
-  async #follow(config: FanoutConfig, target: FanoutTarget, job: string, folder: JobFolder, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session; readonly session: Session }): Promise<void> {
+  async #follow(config: FanoutConfig, target: FanoutTarget, job: string, folder: JobFolder, ends: Ends): Promise<void> {
     const current = this.#running.get(job);
     if (current?.alive) return;
     this.#running.delete(job);
-    if (current?.error !== undefined) throw current.error;
+    // Told once; the round after this one begins it again.
+    if (current?.error !== undefined && !isRestart(current.error)) throw current.error;
     const stop = new AbortController();
     setMaxListeners(0, stop.signal);
-    const log = shares(target) ? await this.#viewOf(config, job, ends) : undefined;
+    const log = shares(target) ? await this.#viewOf(job, ends) : undefined;
+    const running: Running = { stop, alive: true, error: undefined, ended: Promise.resolve(), progress: undefined };
     const follower = await Follower.open({
       source: config.source, target: target.connection, job, folder, signal: stop.signal, slot: jobObjectName(ends.owner), publications: ends.publications, ...(log ? { log, binary: 'off' as const } : {}),
       onEvent: (event) => {
         if (event.type === 'warning') this.#log.warn(`${target.name}: ${event.message}`);
+        else if (event.type === 'stream-progress') running.progress = event;
       },
     });
-    const running: Running = { stop, alive: true, error: undefined, ended: Promise.resolve() };
     running.ended = this.#run(follower, running, target);
     this.#running.set(job, running);
   }
@@ -209,18 +252,20 @@ export class StreamEngine implements Engine {
   readonly #wanted = new Map<string, ReadonlySet<string>>();
 
   /** A target's view of the shared stream, from where it stands; a new one begins at what is received now, since its rows are copied later than that. */
-  async #viewOf(config: FanoutConfig, job: string, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session; readonly session: Session }): Promise<TargetLog> {
-    const shared = await this.#sharedStream(config, ends);
+  async #viewOf(job: string, ends: Ends): Promise<TargetLog> {
+    const shared = await this.#shared.get(ends.owner);
+    if (!shared) throw streamReplacedError();
     const progress = await readProgress(ends.session, job);
-    const begun = (await readTableStates(ends.session, job)).some((r) => r.copiedLsn !== undefined);
-    const startLsn = progress ?? (begun ? (shared.confirmedOf(job) ?? shared.options.startLsn) : shared.receivedLsn);
+    // What is confirmed for it beyond its own progress did not concern it: an idle stream leaves no mark on the target.
+    const startLsn = progress !== undefined || ends.begun ? maxLsn(progress ?? zeroLsn, shared.confirmedOf(job) ?? shared.options.startLsn) : shared.receivedLsn;
     return new TargetLog({ shared, job, startLsn, wanted: () => this.#wanted.get(job) ?? nothing });
   }
 
+  /** The stream of this owner; opened where there is none that goes on, and for other publications. Called in turn: one slot serves one stream. */
   async #sharedStream(config: FanoutConfig, ends: { readonly owner: string; readonly publications: readonly string[]; readonly source: Session }): Promise<SharedStream> {
     const known = await this.#shared.get(ends.owner)?.catch(() => undefined);
     if (known && known.failure === undefined && known.options.publications.join() === ends.publications.join()) return known;
-    await known?.close();
+    await known?.close(streamReplacedError());
     const opening = this.#openShared(config, ends);
     this.#shared.set(ends.owner, opening);
     return opening;
@@ -241,10 +286,11 @@ export class StreamEngine implements Engine {
     return shared;
   }
 
-  /** Tables of all targets that share, each once. */
+  /** Tables of all targets that share, each once. Targets with equal rules, as most have, are resolved together. */
   async #unionOf(source: Session, config: FanoutConfig) {
+    const rules = new Map(config.targets.filter(shares).map((t) => [JSON.stringify([t.tables, t.excludeColumns, t.renames]), t]));
     const union = new Map<string, TableRef>();
-    for (const target of config.targets) if (shares(target)) for (const table of await this.#published(source, await resolveTables(source, target))) union.set(tableKey(table), table);
+    for (const target of rules.values()) for (const table of await this.#published(source, await resolveTables(source, target))) union.set(tableKey(table), table);
     return [...union.values()];
   }
 
@@ -254,8 +300,9 @@ export class StreamEngine implements Engine {
     } catch (error) {
       running.error = error;
     } finally {
-      running.alive = false;
       await follower[Symbol.asyncDispose]().catch((error: unknown) => this.#log.warn(`${target.name}: ${errorMessage(error)}`));
+      running.alive = false;
+      if (!running.stop.signal.aborted) this.#ended(target.name);
     }
   }
 
@@ -273,4 +320,13 @@ export class StreamEngine implements Engine {
       await controlFollower(session, job, { action: 'copy-again', table }, { timeoutMs: copyTimeoutMs, signal });
     }
   }
+}
+
+/** Other publications, or a stream that failed: whoever reads it goes on with the new one from where it stands. */
+function streamReplacedError(): PgweaveError {
+  return new PgweaveError('shared-stream-replaced', 'the shared stream is opened anew', { retry: 'backoff' });
+}
+
+function isRestart(error: unknown): boolean {
+  return error instanceof PgweaveError && error.code === 'shared-stream-replaced';
 }

@@ -45,6 +45,7 @@ export class TargetLog implements ChangeLog {
     const signal = options.signal ? AbortSignal.any([options.signal, this.#stop.signal]) : this.#stop.signal;
     for (;;) {
       if (signal.aborted) throw interruptedError();
+      if (shared.failure !== undefined) throw shared.failure;
       if (this.#own) {
         const batch = await this.#readAlone(options, signal);
         if (batch) return batch;

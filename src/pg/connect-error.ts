@@ -1,11 +1,11 @@
 import { errorMessage, PgweaveError } from '../core/errors.ts';
-import { describeConnection, type ConnectionSpec } from './conninfo.ts';
+import { describeHosts, type ConnectionSpec } from './conninfo.ts';
 import { sqlstate, sqlstateOf } from './sqlstate.ts';
 
 /** Turns what a failed connection attempt threw into an error that says which server, what was wrong, and what to do. */
 export function connectError(error: unknown, spec: ConnectionSpec, side: string): PgweaveError {
   if (error instanceof PgweaveError) return error;
-  const where = describeConnection(spec).replace(/\/[^/]*$/, '');
+  const where = describeHosts(spec);
   const state = sqlstateOf(error);
   const code = (error as { code?: string }).code;
   const text = errorMessage(error);

@@ -270,7 +270,12 @@ export function withDatabase(spec: ConnectionSpec, database: string): Connection
 
 /** `host:port/database` for people and for telling jobs apart; holds no secret. */
 export function describeConnection(spec: ConnectionSpec): string {
-  return `${spec.hosts.map((h) => `${h.host}:${h.port}`).join(',')}/${spec.database}`;
+  return `${describeHosts(spec)}/${spec.database}`;
+}
+
+/** `host:port`, or several of them. */
+export function describeHosts(spec: ConnectionSpec): string {
+  return spec.hosts.map((h) => `${h.host}:${h.port}`).join(',');
 }
 
 /**
