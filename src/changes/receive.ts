@@ -96,7 +96,7 @@ export async function receiveIntoSpool(options: ReceiveOptions, spool: SpoolOpti
 }
 
 /** The part of LogCore's options that follows from ReceiveOptions. */
-export function coreOptions(options: ReceiveOptions): Omit<ConstructorParameters<typeof LogCore>[0], 'onRoom' | 'ask'> {
+export function coreOptions(options: Pick<ReceiveOptions, 'startLsn' | 'memoryBytes' | 'largeBytes' | 'heldBytes' | 'spillFolder' | 'origin' | 'leaveOutOrigin'>): Omit<ConstructorParameters<typeof LogCore>[0], 'onRoom' | 'ask'> {
   return {
     startLsn: options.startLsn, memoryBytes: options.memoryBytes ?? 64 * mebibyte, largeBytes: options.largeBytes ?? 4 * mebibyte, heldBytes: options.heldBytes ?? 32 * mebibyte,
     spillFolder: options.spillFolder ?? join(tmpdir(), `pgweave-spill-${process.getuid?.() ?? 0}`), leaveOut: (name) => options.origin === 'none' || (options.leaveOutOrigin?.(name) ?? false),
