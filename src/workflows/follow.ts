@@ -83,7 +83,7 @@ export class Follower implements AsyncDisposable {
       sessions.source = source;
       emit({ type: 'servers', source: await serverFacts(source), target: await serverFacts(target) });
       const publications = options.publications ?? (await jobPublications(source, job));
-      const { mapTable, excludedColumns, rowCondition } = await tableRules(options, source);
+      const { mapTable, excludedColumns, rowCondition } = await tableRules(options, source, target);
       const wanted = options.binary ?? 'auto';
       const binary = wanted === 'on' || (wanted === 'auto' && (await streamMayBeBinary(source, target, publications, mapTable)));
       const applier = new Applier({

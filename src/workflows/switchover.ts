@@ -3,7 +3,7 @@ import { emitMarker, switchoverMarker, waitForMarker } from '../changes/sentinel
 import { controlFollower } from '../changes/control.ts';
 import type { TableRecord } from '../changes/table-states.ts';
 import { publicationLeaves } from '../catalog/publications.ts';
-import { errorMessage, interruptedError, PgweaveError } from '../core/errors.ts';
+import { errorMessage, interruptedError, PgweaveError, usageError } from '../core/errors.ts';
 import type { Emit, StepEvent } from '../core/events.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { jobObjectName } from '../core/job-folder.ts';
@@ -19,7 +19,9 @@ import { describeLock, lockSource, restoreWrites, type LockScope, type SourceLoc
 import { resumeNative } from './switchover/native-steps.ts';
 import { followedSlot, probeFollower, settledTables } from './switchover/ready.ts';
 import { readSwitchover, SwitchoverSteps } from './switchover/record.ts';
+import { keptSelection, type KeptSelection, type KeptTable } from '../copy/kept-selection.ts';
 import { carrySequences } from '../copy/sequences.ts';
+import { sequenceOnTarget } from '../catalog/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
 import { closeWayBack, isWayBack, oppositeJob, openWayBack, type WayBack } from './switchover/way-back.ts';
 
@@ -67,6 +69,7 @@ interface State {
   readonly target: Session;
   readonly options: SwitchoverOptions & { readonly timeoutMs: number; readonly signal: AbortSignal };
   readonly tables: readonly TableRecord[];
+  readonly kept: KeptSelection;
   readonly emit: Emit;
 }
 
@@ -86,7 +89,12 @@ export async function switchover(given: SwitchoverOptions): Promise<SwitchoverRe
     throw new PgweaveError('switched-over-already', `job ${job} was switched over at ${before.startedAt.slice(0, 19)} UTC`, { hint: before.wayBack ? `The way back is open: pgweave switchover --job ${job} --back` : 'The target has the writes. What is left of the job is removed by: pgweave cleanup', retry: 'never' });
   }
   const tables = await settledTables(target, job);
-  const state: State = { source, target, options, tables, emit };
+  const kept = await keptSelection(target, job);
+  if (options.reverse && kept.renamed.length > 0) {
+    const [{ mapTo, ...table }] = kept.renamed as [KeptTable];
+    throw usageError(`the way back would not find ${displayName(mapTo!.schema, mapTo!.name)} on the source, where it is called ${displayName(table.schema, table.name)}`, 'A job with --map has no way back: leave --reverse out.');
+  }
+  const state: State = { source, target, options, tables, kept, emit };
   if (options.dryRun) return await dryRun(state);
   const run = `${switchoverMarker}${randomBytes(6).toString('hex')}`;
   const steps = await SwitchoverSteps.begin(target, job, run, before?.status === 'running' ? (before.previous ?? undefined) : undefined, emit);
@@ -209,7 +217,7 @@ async function takeLock(state: State, steps: SwitchoverSteps, published: readonl
 }
 
 async function moveSequences(state: State, lock: SourceLock): Promise<{ count: number; detail: string }> {
-  const { set, ahead, missing } = await carrySequences(lock.session, state.target, { buffer: state.options.sequenceBuffer ?? 0n });
+  const { set, ahead, missing } = await carrySequences(lock.session, state.target, { buffer: state.options.sequenceBuffer ?? 0n, mapTo: (s) => sequenceOnTarget(s, s.ownedBy, state.kept.mapTo) });
   const shown = set.slice(0, 3).map((s) => `${s.sequence.name} ${formatCount(s.value)}`).join(', ');
   const parts = [`${set.length} set${shown === '' ? '' : ` (${shown}${set.length > 3 ? ', …' : ''})`}`];
   if (ahead.length > 0) parts.push(`${ahead.length} further on the target already`);

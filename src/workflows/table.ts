@@ -12,6 +12,7 @@ import { displayName } from '../pg/identifiers.ts';
 import { formatLsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { ControlDesk } from './follow/control-desk.ts';
+import { keptSelection } from '../copy/kept-selection.ts';
 import { tableRules } from './follow/table-rules.ts';
 
 export type TableAction = 'retry' | 'skip-transaction' | 'copy-again' | 'add' | 'drop';
@@ -90,8 +91,9 @@ async function actHere(options: TableOptions, action: Exclude<TableAction, 'add'
   const desk = await ControlDesk.open({ target, job, emit });
   const held: { session: Session | undefined } = { session: undefined };
   const control = async () => (held.session = held.session && !held.session.lost ? held.session : await Session.open(target, { role: 'table control', job, side: 'the target' }));
+  const { mapTo, excludedColumns } = await keptSelection(await control(), job);
   // Parked changes may have come in either form: statements take them by each value's own.
-  const applier = new Applier({ target, job, binary: false, emit, control, addColumns: false, unknownTables: 'pause', signal });
+  const applier = new Applier({ target, job, binary: false, emit, control, addColumns: false, unknownTables: 'pause', mapTable: mapTo, excludedColumns, signal });
   let running: Promise<void> | undefined;
   try {
     await applier.open();
@@ -107,7 +109,7 @@ async function actHere(options: TableOptions, action: Exclude<TableAction, 'add'
         await applier.beginCopy(table);
         try {
           await using session = await Session.open(source, { role: 'table', job, side: 'the source', signal });
-          await recopyTable({ source, target, job, emit, signal, rules: await tableRules(options, session) }, table);
+          await recopyTable({ source, target, job, emit, signal, rules: await tableRules(options, session, await control()) }, table);
         } catch (error) {
           await applier.failCopy(table, `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`).catch(() => undefined);
           throw error;

@@ -3,8 +3,8 @@ import { armFailpoints } from '../../src/core/failpoints.ts';
 import { mergeRules, noRules, parseColumns, parseMap, type SelectionRules } from '../../src/core/selection/rules.ts';
 import { clone, planClone } from '../../src/workflows/clone.ts';
 import { verify } from '../../src/workflows/verify.ts';
-import { runCli, stateFolder } from '../support/cli.ts';
-import { createDatabase, sharedServer, type TestDatabase } from '../support/servers.ts';
+import { runCli, startCli, stateFolder } from '../support/cli.ts';
+import { createDatabase, sharedServer, waitFor, type TestDatabase } from '../support/servers.ts';
 
 /** Tables that bear other names on the target, and columns that stay at home, with one of everything that can rest on them. */
 const schema = `
@@ -159,7 +159,8 @@ describe('clone with other names and without some columns', () => {
     using dir = stateFolder();
     const ends = ['--source', source.uri, '--target', target.uri, '--dir', dir.path, '--job', job(target)];
     const follow = ['clone', ...ends, '--no-roles', '--follow', '--until-caught-up', '--json'];
-    const first = await runCli([...follow, ...flags]);
+    await source.run(`create unlogged table app.scratch (id int primary key, what text, gone text); insert into app.scratch values (1, 'one', 'x'), (2, 'two', 'y')`);
+    const first = await runCli([...follow, ...flags, '--map', 'app.scratch=shop.scratch', '--exclude-columns', 'app.scratch.gone', '--table-filter', 'app.scratch:id > 1']);
     expect(first.code, first.stderr).toBe(0);
     await source.run(`
       insert into app.customers (name, secret) values ('late', 'never told'); update app.customers set secret = 'changed' where id = 1; update app.customers set name = 'n0', secret = 'x' where id = 2;
@@ -170,6 +171,20 @@ describe('clone with other names and without some columns', () => {
     await sameRows(source, target);
     const proof = await runCli(['verify', ...ends, '--json']);
     expect(JSON.parse(proof.stdout)).toMatchObject({ totals: { different: 0, notCompared: 0 } });
+    // Another machine has no folder of the job: what it moves stands on the target too.
+    using elsewhere = stateFolder();
+    const follower = startCli(['follow', ...ends.map((word) => (word === dir.path ? elsewhere.path : word))]);
+    await source.run(`insert into app.customers (name) values ('from elsewhere'); insert into app.scratch values (3, 'three', 'no')`);
+    await waitFor('the row', async () => (await target.query(`select from app."Clients" where name = 'from elsewhere'`)).length === 1);
+    const back = await runCli(['switchover', ...ends, '--reverse', '--yes', '--json']);
+    expect(back.code, back.stderr).toBe(2);
+    expect(back.stderr).toContain('has no way back');
+    const switched = await runCli(['switchover', ...ends, '--verify', '--yes', '--json']);
+    expect(switched.code, switched.stderr).toBe(0);
+    await follower.done;
+    await sameRows(source, target);
+    expect(await target.query('select * from shop.scratch order by 1')).toEqual([{ id: 2, what: 'two' }, { id: 3, what: 'three' }]);
+    expect(await target.query(`select nextval('shop."Orders_id_seq"')::int as n, nextval('app.customers_id_seq')::int as m`)).toEqual([{ n: 2002, m: 503 }]);
     const { code, stderr } = await runCli(['cleanup', ...ends, '--yes']);
     expect(code, stderr).toBe(0);
   });

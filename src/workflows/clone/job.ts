@@ -4,12 +4,13 @@ import { relationNames, type RelationNameRow } from '../../catalog/target-conten
 import { dropPublications } from '../publications.ts';
 import { ensureChangesSchema, forgetJob } from '../../changes/target-schema.ts';
 import { CopyLedger, forgetCopy } from '../../copy/copy-ledger.ts';
+import { keepSelection } from '../../copy/kept-selection.ts';
 import { tableSelection, type TableSelection } from '../../copy/table-plan.ts';
 import { resolveSelection } from '../../catalog/selection.ts';
 import { PgweaveError, usageError } from '../../core/errors.ts';
 import { jobObjectName } from '../../core/job-folder.ts';
 import { noRules } from '../../core/selection/rules.ts';
-import { excludedColumns } from '../../core/selection/select.ts';
+import { excludedColumns, type Selection } from '../../core/selection/select.ts';
 import { tableKey } from '../../core/tables.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { Ledger } from '../../schema/ledger.ts';
@@ -40,7 +41,7 @@ type Options = CloneOptions & { readonly job: string };
 /** Reads what earlier runs of the job did on the target, or begins it: refuses a target with tables of the same name, and forgets earlier runs where it is asked to. */
 export async function beginJob(options: Options, source: End, target: End): Promise<BegunJob> {
   const { job, mode = 'clone', resume = true } = options;
-  const chosen = await selectionOf(options, source);
+  const { resolved, ...chosen } = await selectionOf(options, source);
   const known = await knownMode(target, job);
   if (known !== undefined && resume && (known === 'clone') !== (mode === 'clone')) {
     throw new PgweaveError('mode-changed', mode === 'clone' ? `job "${job}" was begun to be followed by a stream of changes` : `job "${job}" was begun as a plain copy: no slot was made before it, so no stream fits to it`, {
@@ -58,18 +59,19 @@ export async function beginJob(options: Options, source: End, target: End): Prom
   await ensureChangesSchema(target.session);
   if (!resumed) await forgetEarlier(options, source, target, schemaLedger);
   const fresh = resumed ? ledger : await CopyLedger.open(target.session, job);
+  if (!resumed) await keepSelection(target.session, fresh, resolved);
   await fresh.markStep(target.session, 'begun', mode);
   return { ledger: fresh, schemaLedger, ...chosen, resumed, finished: resumed && fresh.hasStep('finished'), refuse: refuseExisting };
 }
 
 /** What the rules mean on this source. */
-export async function selectionOf(options: Options, source: End): Promise<Pick<BegunJob, 'selection' | 'renames' | 'excluded'>> {
+export async function selectionOf(options: Options, source: End): Promise<Pick<BegunJob, 'selection' | 'renames' | 'excluded'> & { readonly resolved: Selection }> {
   const { rules = noRules, scope = { database: source.identity.database } } = options;
   const { selection } = await resolveSelection(source.session, rules, scope);
   const made = [...selection.values()].filter((s) => s.mode !== 'skip');
   const renames = made.filter((s) => tableKey(s.table) !== tableKey(s.mapTo)).map((s) => ({ from: s.table, to: s.mapTo }));
   if (renames.length > 0 && options.mode === 'sync') throw usageError('a native subscription finds tables by their names on the source', 'Leave --map out, or follow with pgweave itself: pgweave clone --follow.');
-  return { selection: { ...tableSelection(selection), mapTo: (table) => table }, renames, excluded: excludedColumns(selection) };
+  return { resolved: selection, selection: { ...tableSelection(selection), mapTo: (table) => table }, renames, excluded: excludedColumns(selection) };
 }
 
 /** The mode in which the job was begun on this target; undefined where it was not. Reads only. */

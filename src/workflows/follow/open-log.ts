@@ -55,7 +55,7 @@ export async function spoolDuringCopy(options: Pick<FollowOptions, 'source' | 't
   await using source = await Session.open(options.source, { role: 'spool', job, side: 'the source', signal });
   await using target = await Session.open(options.target, { role: 'spool', job, side: 'the target', signal });
   const publications = stream.publications.names;
-  const { mapTable } = await tableRules(options, source);
+  const { mapTable } = await tableRules(options, source, target);
   // What the target lacks now, the copy makes as it is on the source.
   const binary = await streamMayBeBinary(source, target, publications, mapTable);
   return await openLog(options, { source, target, publications, binary, progress: await readProgress(target, job), emit, whenFull: 'wait' });

@@ -1,4 +1,5 @@
 import { selectableTables } from '../../catalog/selection.ts';
+import { keptSelection } from '../../copy/kept-selection.ts';
 import type { JobFolder } from '../../core/job-folder.ts';
 import { keptRules, matchTables } from '../../core/selection/index.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
@@ -15,19 +16,21 @@ export interface TableRules {
 }
 
 export interface TableRulesOptions {
+  readonly job: string;
   readonly folder?: JobFolder | undefined;
   readonly mapTable?: ((table: TableRef) => TableRef) | undefined;
   readonly excludedColumns?: ((table: TableRef) => readonly string[]) | undefined;
 }
 
-/** From what the caller gives, else from the rules that the job's folder keeps, else nothing special about any table. */
-export async function tableRules(options: TableRulesOptions, source: Session): Promise<TableRules> {
+/** From what the caller gives, else from the rules that the job's folder keeps, else (on another machine, say) from what the clone wrote down on the target. */
+export async function tableRules(options: TableRulesOptions, source: Session, target: Session): Promise<TableRules> {
   const kept = options.folder && keptRules(options.folder);
+  const noted = kept ? undefined : await keptSelection(target, options.job);
   const selection = kept && matchTables(kept, source.spec.database, await selectableTables(source)).selection;
   const ruleOf = (table: TableRef) => selection?.get(tableKey(table));
   return {
-    mapTable: options.mapTable ?? ((table) => ruleOf(table)?.mapTo ?? table),
-    excludedColumns: options.excludedColumns ?? ((table) => ruleOf(table)?.excludeColumns ?? []),
-    rowCondition: (table) => ruleOf(table)?.where,
+    mapTable: options.mapTable ?? ((table) => ruleOf(table)?.mapTo ?? noted?.mapTo(table) ?? table),
+    excludedColumns: options.excludedColumns ?? ((table) => ruleOf(table)?.excludeColumns ?? noted?.excludedColumns(table) ?? []),
+    rowCondition: (table) => ruleOf(table)?.where ?? noted?.rowCondition(table),
   };
 }

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { publicationLeaves, publishable, type PublishableRow } from '../../catalog/publications.ts';
 import { readSequenceValues } from '../../catalog/sequence-values.ts';
+import { sequenceOnTarget } from '../../catalog/sequences.ts';
+import { keptSelection } from '../../copy/kept-selection.ts';
 import { lockRights, preparedHere, unreplicated, wayBackRoom, writerSessions, type LockRightsRow, type UnreplicatedRow, type WayBackRoomRow, type WriterSessionsRow } from '../../catalog/switchover-readiness.ts';
 import { errorMessage, isInterrupted, PgweaveError } from '../../core/errors.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
@@ -53,7 +55,7 @@ export async function switchoverChecks(options: SwitchoverChecksOptions): Promis
     ...(native ? [['Subscription', () => nativeStream(source, target, job)] as const] : [['Tables', () => ownTables(target, job)] as const, ['Stream', () => ownStream(source, target, job, signal)] as const]),
     ['Refusing writes', () => mayLock(source, published)],
     ['Other sessions', () => others(source, job)],
-    ['Sequences', () => sequences(source, target)],
+    ['Sequences', () => sequences(source, target, job)],
     ['Large objects, unlogged tables', () => outside(source)],
     ['Way back', () => wayBack(target, published)],
   ];
@@ -117,10 +119,11 @@ async function others(source: Session, job: string): Promise<Found> {
   return { status: 'ok', detail: `${ended}; applications connect again to the target.` };
 }
 
-async function sequences(source: Session, target: Session): Promise<Found> {
+async function sequences(source: Session, target: Session, job: string): Promise<Found> {
+  const { mapTo } = await keptSelection(target, job);
   const from = await readSequenceValues(source);
   const there = new Set((await readSequenceValues(target)).map(tableKey));
-  const missing = from.filter((s) => !there.has(tableKey(s)));
+  const missing = from.filter((s) => !there.has(tableKey(sequenceOnTarget(s, s.ownedBy, mapTo))));
   if (missing.length > 0) return { status: 'warn', detail: `${formatCount(missing.length)} of ${formatCount(from.length)} are not on the target and stay behind: ${missing.slice(0, 3).map((s) => displayName(s.schema, s.name)).join(', ')}${missing.length > 3 ? ', …' : ''}.` };
   return { status: 'ok', detail: from.length === 0 ? 'None to carry over.' : `${formatCount(from.length)} can be read and are carried over.` };
 }

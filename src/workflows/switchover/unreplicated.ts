@@ -1,4 +1,5 @@
 import { CopyLedger } from '../../copy/copy-ledger.ts';
+import { keptSelection } from '../../copy/kept-selection.ts';
 import { copyLargeObjects } from '../../copy/large-objects.ts';
 import { copyTables } from '../../copy/copy-tables.ts';
 import { openSnapshot } from '../../copy/snapshot.ts';
@@ -26,7 +27,8 @@ export async function carryUnreplicated(options: UnreplicatedOptions): Promise<{
   await using session = await Session.open(target, { role: 'carry', job, side: 'the target', signal });
   const encoding = await encodingOf(snapshot.session);
   const targetEncoding = await encodingOf(session);
-  const all = await planCopy(snapshot.session, { splitBytes: 0, format: 'auto', sameEncoding: encoding === 'UTF8' && targetEncoding === 'UTF8', selection: { choose: (table) => (options.includes(table) ? 'copy' : 'skip') } });
+  const kept = await keptSelection(session, job);
+  const all = await planCopy(snapshot.session, { splitBytes: 0, format: 'auto', sameEncoding: encoding === 'UTF8' && targetEncoding === 'UTF8', selection: { ...kept, choose: (table) => (options.includes(table) ? 'copy' : 'skip') } });
   const unlogged = all.filter((t) => t.unlogged && !t.extensionConfig);
   const ledger = await CopyLedger.open(session, job);
   let rows = 0;
