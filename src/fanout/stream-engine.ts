@@ -15,14 +15,13 @@ import { Session } from '../pg/session.ts';
 import { planCleanup, runCleanup } from '../workflows/cleanup.ts';
 import { Follower } from '../workflows/follow.ts';
 import { ensurePublications } from '../workflows/publications.ts';
-import { publishedTables } from '../workflows/sync/published-tables.ts';
 import { readSlot } from '../workflows/sync/start-point.ts';
 import type { FanoutConfig, FanoutTarget } from './config.ts';
 import { slotLostError, type Engine, type Round, type TargetFacts, type TargetLag } from './engine.ts';
 import { dropSlotNow } from './native-target.ts';
 import { SharedStream } from './shared-stream.ts';
 import type { SlotLag } from './source-watch.ts';
-import { resolveTables, schemaError, schemaFaults, selectionRulesOf, type TargetTables } from './tables.ts';
+import { resolveTables, schemaError, schemaFaults, selectionRulesOf, streamedTables, unionOfTables } from './tables.ts';
 import { TargetLog } from './target-log.ts';
 
 /** A week: a table may be large, and whoever stops the service interrupts the wait. */
@@ -136,7 +135,7 @@ export class StreamEngine implements Engine {
     if (begun && folder.read(givenUpFile) !== undefined) throw slotLostError(jobObjectName(job), target, 'its place in the shared stream was given up');
     const owner = shares(target) ? sharedJobOf(config) : job;
     const publications = await inTurn(async () => {
-      const { names } = await ensurePublications(source, { job: owner, tables: shares(target) ? await this.#unionOf(source, config) : await this.#published(source, tables) });
+      const { names } = await ensurePublications(source, { job: owner, tables: shares(target) ? await unionOfTables(source, config.targets.filter(shares)) : await streamedTables(source, tables) });
       await this.#slot(source, target, jobObjectName(owner), begun);
       if (shares(target)) await this.#sharedStream(config, { owner, publications: names, source });
       return names;
@@ -206,12 +205,6 @@ export class StreamEngine implements Engine {
 
   #folder(config: FanoutConfig, target: FanoutTarget): JobFolder {
     return new JobFolder(streamJobOf(config, target), join(defaultJobFolder('fanout'), config.publication, target.name));
-  }
-
-  /** Names on the target and left-out columns are the applier's affair; row filters are the publication's. */
-  async #published(source: Session, tables: TargetTables) {
-    const plain = new Map([...tables.selection].map(([key, s]) => [key, { ...s, mapTo: s.table, excludeColumns: [] }]));
-    return (await publishedTables(source, { selection: plain, catalog: tables.catalog, insertOnly: () => true })).tables;
   }
 
   /** The slot is there, or is made where the target has not begun. */
@@ -284,14 +277,6 @@ export class StreamEngine implements Engine {
     for (const target of config.targets) if (shares(target)) shared.register(streamJobOf(config, target), parseLsn(lsn));
     this.#opened.set(ends.owner, shared);
     return shared;
-  }
-
-  /** Tables of all targets that share, each once. Targets with equal rules, as most have, are resolved together. */
-  async #unionOf(source: Session, config: FanoutConfig) {
-    const rules = new Map(config.targets.filter(shares).map((t) => [JSON.stringify([t.tables, t.excludeColumns, t.renames]), t]));
-    const union = new Map<string, TableRef>();
-    for (const target of rules.values()) for (const table of await this.#published(source, await resolveTables(source, target))) union.set(tableKey(table), table);
-    return [...union.values()];
   }
 
   async #run(follower: Follower, running: Running, target: FanoutTarget): Promise<void> {

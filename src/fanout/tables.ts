@@ -2,13 +2,15 @@ import { targetColumns, type TargetColumnRow } from '../catalog/copy-tables.ts';
 import { selectableTables } from '../catalog/selection.ts';
 import { existingTables, type TargetTableRow } from '../catalog/subscriptions.ts';
 import { PgweaveError } from '../core/errors.ts';
-import { exactly, parseTablePattern } from '../core/selection/names.ts';
+import { parseTablePattern } from '../core/selection/names.ts';
 import { parsePredicate } from '../core/selection/predicate.ts';
 import { noRules, parseTarget, type SelectionRules } from '../core/selection/rules.ts';
 import { matchTables, unmatchedError, type SelectableTable, type Selection, type TableSelection } from '../core/selection/select.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
 import { displayName } from '../pg/identifiers.ts';
 import type { Session } from '../pg/session.ts';
+import type { PublishedTable } from '../workflows/publications.ts';
+import { publishedTables } from '../workflows/sync/published-tables.ts';
 import type { TableRules } from './config.ts';
 
 /** What a target gets, as the source's catalog has it now. */
@@ -44,6 +46,20 @@ export async function resolveTables(source: Session, rules: TableRules): Promise
   return { selection, catalog, chosen };
 }
 
+/** The tables that a stream publishes for a target. Names on the target and left-out columns are the applier's affair; row filters are the publication's. */
+export async function streamedTables(source: Session, tables: TargetTables): Promise<readonly PublishedTable[]> {
+  const plain = new Map([...tables.selection].map(([key, s]) => [key, { ...s, mapTo: s.table, excludeColumns: [] }]));
+  return (await publishedTables(source, { selection: plain, catalog: tables.catalog, insertOnly: () => true })).tables;
+}
+
+/** The same for several sets of rules, each table once. Equal rules, as most targets have, are resolved together. */
+export async function unionOfTables(source: Session, rules: readonly TableRules[]): Promise<PublishedTable[]> {
+  const different = new Map(rules.map((r) => [JSON.stringify([r.tables, r.excludeColumns, r.renames]), r]));
+  const union = new Map<string, PublishedTable>();
+  for (const one of different.values()) for (const table of await streamedTables(source, await resolveTables(source, one))) union.set(tableKey(table), table);
+  return [...union.values()];
+}
+
 export interface SchemaFault {
   readonly table: TableRef;
   /** Undefined: the table itself is missing. */
@@ -76,9 +92,4 @@ export function schemaError(target: string, faults: readonly SchemaFault[]): Pgw
   return new PgweaveError('target-schema-differs', `target ${target} lacks ${shown.join(', ')}${faults.length > shown.length ? `, and ${faults.length - shown.length} more` : ''}`, {
     hint: 'Make them there; or let pgweave do it: create_schema: true in settings, or pgweave fanout setup-schema. Missing columns of tables that are there are yours to add.', retry: 'backoff',
   });
-}
-
-/** Patterns that match these tables and nothing else. */
-export function exactTables(tables: readonly TableRef[]): SelectionRules['includeTables'] {
-  return tables.map((t) => ({ schema: exactly(t.schema), name: exactly(t.name) }));
 }

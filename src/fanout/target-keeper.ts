@@ -179,7 +179,7 @@ export class TargetKeeper {
     } catch (error) {
       if (!config.createSchema || !(error instanceof PgweaveError) || error.code !== 'target-schema-differs') throw error;
       const { setUpSchema } = await import('./setup-schema.ts');
-      const { made } = await setUpSchema(config.source, target, round.signal, () => undefined);
+      const { made } = await setUpSchema(config.source, target, round.signal);
       if (made === 0) throw error;
       round.say(`${made} tables made`);
     }
@@ -194,7 +194,7 @@ export class TargetKeeper {
     const server = known?.details['server'];
     this.#reachable = server === undefined ? this.#reachable : server === describeHosts(this.#target.connection) ? false : null;
     this.#error = { code: known?.code ?? 'unexpected', message, hint: known?.hint ?? null, at: new Date().toISOString() };
-    if (known?.code === 'slot-lost' && this.#config.whenSpent === 'drop-and-resync') this.#state = 'resync-needed';
+    if ((known?.code === 'slot-lost' || known?.code === 'resync-needed') && this.#config.whenSpent === 'drop-and-resync') this.#state = 'resync-needed';
     else if (this.#state !== 'resync-needed') this.#state = this.#lastSuccessAt === null && known?.retry === 'backoff' ? 'waiting' : 'failing';
   }
 }

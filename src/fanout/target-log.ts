@@ -1,12 +1,12 @@
-import type { Batch, Change, ChangeLog, ChangeLogPosition, LargeTransaction, ReadOptions, SourceTransaction } from '../changes/change-log.ts';
+import type { Batch, ChangeLog, ChangeLogPosition, ReadOptions } from '../changes/change-log.ts';
 import { receiveChanges } from '../changes/receive.ts';
 import { sleep } from '../core/abort.ts';
 import { interruptedError } from '../core/errors.ts';
-import { tableKey, type TableRef } from '../core/tables.ts';
 import { maxLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { quoteLiteral } from '../pg/identifiers.ts';
 import type { SharedStream } from './shared-stream.ts';
+import { TableFilter } from './table-filter.ts';
 
 export interface TargetLogOptions {
   readonly shared: SharedStream;
@@ -25,13 +25,14 @@ export interface TargetLogOptions {
 export class TargetLog implements ChangeLog {
   readonly #options: TargetLogOptions;
   readonly #stop = new AbortController();
+  readonly #filter: TableFilter;
   #next: Lsn;
-  #answers: { readonly wanted: ReadonlySet<string>; readonly wants: Wants } | undefined;
   #own: { readonly log: ChangeLog; readonly session: Session } | undefined;
 
   constructor(options: TargetLogOptions) {
     this.#options = options;
     this.#next = options.startLsn;
+    this.#filter = new TableFilter(options.wanted);
     options.shared.register(options.job, options.startLsn);
   }
 
@@ -56,7 +57,7 @@ export class TargetLog implements ChangeLog {
         await this.#beginAlone();
         continue;
       }
-      const transactions = taken.entries.flatMap((e) => (e.kind === 'transaction' ? [this.#filtered(e.transaction)] : []));
+      const transactions = taken.entries.flatMap((e) => (e.kind === 'transaction' ? [this.#filter.transaction(e.transaction)] : []));
       if (transactions.length === 0) {
         await shared.changed(signal);
         continue;
@@ -117,11 +118,16 @@ export class TargetLog implements ChangeLog {
       return undefined;
     }
     const batch = await this.#own!.log.read({ ...options, signal });
-    if (batch.kind === 'large') return { kind: 'large', transaction: this.#filteredLarge(batch.transaction) };
+    if (batch.kind === 'large') {
+      const passed = (endLsn: Lsn) => {
+        this.#next = maxLsn(this.#next, endLsn);
+      };
+      return { kind: 'large', transaction: this.#filter.large(batch.transaction, passed) };
+    }
     const fresh = batch.transactions.filter((t) => t.endLsn > this.#next);
     if (fresh.length === 0) return undefined;
     this.#next = fresh.at(-1)!.endLsn;
-    return { ...batch, transactions: fresh.map((t) => this.#filtered(t)) };
+    return { ...batch, transactions: fresh.map((t) => this.#filter.transaction(t)) };
   }
 
   #facesHole(): boolean {
@@ -161,69 +167,5 @@ export class TargetLog implements ChangeLog {
       }
     }
     await own.session.close();
-  }
-
-  /** Answers by relation, of which there is one object for each description of a table: a set of names asked for every change would cost as much as the change itself. */
-  #wants(): Wants {
-    const wanted = this.#options.wanted();
-    if (this.#answers?.wanted === wanted) return this.#answers.wants;
-    const known = new WeakMap<TableRef, boolean>();
-    const wants = (relation: TableRef) => {
-      let answer = known.get(relation);
-      if (answer === undefined) {
-        answer = wanted.has(tableKey(relation));
-        known.set(relation, answer);
-      }
-      return answer;
-    };
-    this.#answers = { wanted, wants };
-    return wants;
-  }
-
-  #filtered(transaction: SourceTransaction): SourceTransaction {
-    const wants = this.#wants();
-    return { ...facts(transaction), endLsn: transaction.endLsn, bytes: transaction.bytes, changeCount: transaction.changeCount, changes: () => filter(transaction.changes(), wants) };
-  }
-
-  #filteredLarge(transaction: LargeTransaction): LargeTransaction {
-    const wants = this.#wants();
-    const passed = (endLsn: Lsn) => {
-      this.#next = maxLsn(this.#next, endLsn);
-    };
-    return {
-      ...facts(transaction),
-      async *parts(signal) {
-        for await (const part of transaction.parts(signal)) yield { bytes: part.bytes, changeCount: part.changeCount, changes: () => filter(part.changes(), wants) };
-        passed(transaction.endLsn);
-      },
-      get endLsn() {
-        return transaction.endLsn;
-      },
-    };
-  }
-}
-
-function facts(t: SourceTransaction | LargeTransaction) {
-  return { xid: t.xid, commitLsn: t.commitLsn, commitTime: t.commitTime, origin: t.origin, gid: t.gid };
-}
-
-type Wants = (relation: TableRef) => boolean;
-
-/** A truncate loses the tables that are not wanted; with none left it is no change. */
-function* filter(changes: Iterable<Change>, wants: Wants): Iterable<Change> {
-  let last: TableRef | undefined;
-  let wanted = false;
-  for (const change of changes) {
-    if (change.type === 'message') continue;
-    if (change.type === 'truncate') {
-      const relations = change.relations.filter(wants);
-      if (relations.length > 0) yield { ...change, relations };
-      continue;
-    }
-    if (change.relation !== last) {
-      last = change.relation;
-      wanted = wants(last);
-    }
-    if (wanted) yield change;
   }
 }
