@@ -4,17 +4,17 @@ import { exitCodes, usageError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import type { JobFolder } from '../core/job-folder.ts';
 import { databaseJob } from '../core/selection/database-jobs.ts';
-import { keepRules, selectsDatabases, type SelectionRules } from '../core/selection/index.ts';
+import { describeRules, keepRules, selectsDatabases, type SelectionRules } from '../core/selection/index.ts';
 import { formatBytes, formatCount, formatDuration, parseSize } from '../core/units.ts';
 import { displayName } from '../pg/identifiers.ts';
-import { withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
+import { publicUri, withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
 import { formatLsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { defaultSplitBytes } from '../workflows/clone/options.ts';
 import type { CloneHooks, CloneOptions, ClonePlan, CloneResult } from '../workflows/clone.ts';
 import type { FollowResult } from '../workflows/follow.ts';
 import { handOver } from './clone-sync.ts';
-import { addFollowOptions, followThrough, reportFollow, spoolOf, type FollowFlags } from './follow.ts';
+import { addFollowOptions, followConfig, followThrough, reportFollow, spoolOf, type FollowFlags } from './follow.ts';
 import { CopySpool } from './copy-spool.ts';
 import { chooseInteractively } from './interactive.ts';
 import { settleRules, type SettledRules } from './settle-rules.ts';
@@ -68,6 +68,15 @@ function parseCount(text: string): number {
   return Number(text);
 }
 
+/** What the API shows of the configuration. */
+function cloneConfig(flags: CloneFlags, source: ConnectionSpec, target: ConnectionSpec, rules: SelectionRules): Record<string, unknown> {
+  return {
+    source: publicUri(source), target: publicUri(target), then: flags.follow ? 'follow' : flags.sync ? 'sync' : 'nothing', selection: describeRules(rules), jobs: flags.jobs, indexJobs: flags.indexJobs ?? flags.jobs,
+    splitTablesLargerThan: flags.splitTablesLargerThan === 0 ? 'never' : formatBytes(flags.splitTablesLargerThan), copyFormat: flags.copyFormat, statistics: flags.statistics, roles: flags.roles, owner: flags.owner, privileges: flags.privileges,
+    ...(flags.follow ? followConfig(flags) : {}),
+  };
+}
+
 /** One database of the job. */
 interface Piece {
   readonly job: string;
@@ -91,7 +100,7 @@ async function runClone(flags: CloneFlags, context: JobContext): Promise<number>
   }
   given = (await chooseInteractively(context, { source, target, rules: given, verb: flags.follow || flags.sync ? 'copy and follow' : 'copy', jobs: flags.jobs })) ?? given;
   const { rules, several } = await settleRules(context, source, target, given, !flags.resume);
-  const config = { jobs: flags.jobs, indexJobs: flags.indexJobs ?? flags.jobs };
+  const config = cloneConfig(flags, source, target, rules);
   if (several) return await runJob(context, 'clone', flags, config, (job) => cloneDatabases(flags, context, job, source, target, rules, several));
   const done = await runJob(context, 'clone', flags, config, async (job) => {
     const piece = { job: context.job, source, target, databases: [source.database] };

@@ -1,7 +1,10 @@
 import { Option, type Command } from 'commander';
+import { setMaxListeners } from 'node:events';
 import { exitCodes, PgweaveError } from '../core/errors.ts';
 import type { ChangeLog } from '../changes/change-log.ts';
+import { jobObjectName } from '../core/job-folder.ts';
 import { formatCount, parseSize } from '../core/units.ts';
+import { publicUri } from '../pg/conninfo.ts';
 import { displayName } from '../pg/identifiers.ts';
 import type { FollowOptions, FollowResult } from '../workflows/follow.ts';
 import type { Direction, Turn } from '../workflows/switchover/turn-around.ts';
@@ -34,7 +37,7 @@ export function followCommand(): Command {
       const source = context.source();
       const target = context.target();
       claimJob(context, source, target);
-      const result = await runJob(context, 'follow', flags, followConfig(flags), (job) => followThrough(flags, context, job, { source, target, job: context.job }));
+      const result = await runJob(context, 'follow', flags, { source: publicUri(source), target: publicUri(target), ...followConfig(flags) }, (job) => followThrough(flags, context, job, { source, target, job: context.job }));
       return reportFollow(result, flags, context);
     }),
   );
@@ -54,6 +57,8 @@ export function spoolOf(flags: FollowFlags): FollowOptions['spool'] {
 export async function followThrough(flags: FollowFlags, context: JobContext, job: RunningJob, ends: Direction, log?: ChangeLog): Promise<FollowResult> {
   const { currentDirection, turnAround } = await import('../workflows/switchover/turn-around.ts');
   let direction = await currentDirection(ends, context.signal);
+  // Begun again after a switchover: the one that opened the way told another process.
+  if (direction.reversed) job.emit({ type: 'way-back', open: true, slot: jobObjectName(direction.job) });
   for (let receiving = log; ; receiving = undefined) {
     const { source, target } = direction;
     // On the way back, what the forward stream wrote on the new primary must stay out.
@@ -92,8 +97,11 @@ async function runFollow(flags: FollowFlags, context: JobContext, job: RunningJo
       refuseWrongWay(request.back === true, reversed, context.job);
       const { runSwitchover } = await import('../workflows/run-switchover.ts');
       const { keptRules } = await import('../core/selection/index.ts');
+      const stop = AbortSignal.any([signal, context.signal]);
+      // Every session of a comparison listens to it.
+      setMaxListeners(0, stop);
       const run = runSwitchover({
-        ...ends, signal: AbortSignal.any([signal, context.signal]), onEvent: job.emit, rules: keptRules(context.folder), ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }), ...(request.lock === undefined ? {} : { lock: request.lock }),
+        ...ends, signal: stop, onEvent: job.emit, rules: keptRules(context.folder), ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }), ...(request.lock === undefined ? {} : { lock: request.lock }),
         ...(request.sequenceBuffer === undefined ? {} : { sequenceBuffer: BigInt(request.sequenceBuffer) }), ...(request.verify === undefined ? {} : { verify: request.verify }), ...(request.reverse === undefined ? {} : { reverse: request.reverse }),
       });
       switching.promise = run.then(() => undefined, () => undefined);

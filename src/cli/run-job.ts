@@ -3,7 +3,7 @@ import { errorMessage, isInterrupted, PgweaveError } from '../core/errors.ts';
 import { fanOut, type Emit } from '../core/events.ts';
 import { createLog } from '../core/log.ts';
 import { JobStatus } from '../core/snapshot.ts';
-import { StateFileWriter } from '../core/state-file.ts';
+import { readStateFile, StateFileWriter } from '../core/state-file.ts';
 import type { HistoryRange } from '../server/history.ts';
 import type { JobActions } from '../server/job-control.ts';
 import { parseDuration, parseSize } from '../core/units.ts';
@@ -52,6 +52,9 @@ export async function runJob<T>(context: JobContext, command: string, flags: Run
   const status = new JobStatus(context.job, command);
   const read = () => status.read();
   const log = await createLog({ level: context.options.logLevel, format: context.options.logFormat });
+  // A file that cannot be read is written anew in a second, and held only what was shown.
+  const before = await readStateFile(context.folder.path).catch(() => null);
+  if (before?.job === context.job) status.recall(before.tables);
   await using stateFile = new StateFileWriter(context.folder.path, read, { onError: (error) => log.warn(`the state file cannot be written: ${errorMessage(error)}`) });
   const { HistoryKeeper } = await import('../server/history-file.ts');
   await using history = await HistoryKeeper.open(context.folder.path, context.job, read, (error) => log.warn(`the history for the charts: ${errorMessage(error)}`));

@@ -1,4 +1,5 @@
 import type { JobEvent, Phase, ServerFacts, SlotHealth, StepEvent, StreamProgress, TableState } from './events.ts';
+import { logEntry } from './log-lines.ts';
 import { redact } from './redact.ts';
 import { tableKey, type TableRef } from './tables.ts';
 import type { Topology } from './topology.ts';
@@ -97,6 +98,7 @@ export function isCopied(state: TableState): boolean {
 export class JobStatus {
   readonly #snapshot: JobSnapshot;
   readonly #tables = new Map<string, TableStatus>();
+  readonly #recalled = new Map<string, TableStatus>();
   readonly #now: () => number;
   #samples: Sample[] = [];
   #logLines = 0;
@@ -134,6 +136,7 @@ export class JobStatus {
       default:
     }
     const at = new Date(this.#now()).toISOString();
+    this.#note(event, at);
     switch (event.type) {
       case 'phase':
         if (s.phase !== event.phase) {
@@ -229,15 +232,18 @@ export class JobStatus {
       case 'warning':
         s.warnings.push({ at, code: event.code, message: redact(event.message), hint: event.hint === undefined ? null : redact(event.hint) });
         if (s.warnings.length > 200) s.warnings.shift();
-        this.#log(at, 'warn', event.message);
         return;
       case 'log':
-        this.#log(at, event.level, event.message);
         return;
       default:
         event satisfies never;
     }
   };
+
+  /** What an earlier run of the job measured of its tables: shown for those that this run only follows, and so measures no more. */
+  recall(tables: readonly TableStatus[]): void {
+    for (const t of tables) this.#recalled.set(tableKey(t), t);
+  }
 
   /** Tells readers of the snapshot where the job's HTTP server listens; null once it is closed. */
   setApi(url: string | null): void {
@@ -314,14 +320,23 @@ export class JobStatus {
     const key = tableKey(ref);
     let t = this.#tables.get(key);
     if (!t) {
+      const before = this.#recalled.get(key);
       t = {
-        schema: ref.schema, name: ref.name, state: { name: 'pending' }, stateSince: new Date(this.#now()).toISOString(), bytes: 0, bytesDone: 0, rows: -1, rowsDone: 0, parts: 1,
-        partsDone: 0, partsRunning: 0, rowsPerSecond: null, indexes: 0, indexesDone: 0, building: [], inserts: 0,
+        schema: ref.schema, name: ref.name, state: { name: 'pending' }, stateSince: new Date(this.#now()).toISOString(), bytes: before?.bytes ?? 0, bytesDone: 0, rows: before?.rows ?? -1, rowsDone: before?.rowsDone ?? 0,
+        parts: before?.parts ?? 1, partsDone: before?.partsDone ?? 0, partsRunning: 0, rowsPerSecond: null, indexes: before?.indexes ?? 0, indexesDone: before?.indexesDone ?? 0, building: [], inserts: 0,
         updates: 0, deletes: 0,
       };
       this.#tables.set(key, t);
     }
     return t;
+  }
+
+  /** What happens goes to the log as well, as it does on stderr; what only tells that something goes on does not. */
+  #note(event: JobEvent, at: string): void {
+    if (event.type === 'phase' && event.phase === this.#snapshot.phase) return;
+    if (event.type === 'step' && event.status === 'running') return;
+    const entry = logEntry(event);
+    if (entry && (entry.level !== 'debug' || event.type === 'log')) this.#log(at, entry.level, entry.message);
   }
 
   #log(at: string, level: LogLine['level'], message: string): void {

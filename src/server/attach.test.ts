@@ -177,4 +177,16 @@ describe('the WebSocket', () => {
     await vi.waitFor(() => expect(text()).toMatch(/"type":"delta".*"inserts":41/), { timeout: 10_000 });
     socket.destroy();
   });
+
+  it('tells everybody how the job ended before it goes', async () => {
+    const job = sampleJob({ tables: 3 });
+    const server = await startServer({ control: ownJob(() => job.status.read(), {}, null), port: 0 });
+    const { socket, text } = await knock(server.port, {});
+    await vi.waitFor(() => expect(text()).toContain('"type":"snapshot"'), { timeout: 10_000 });
+    const closed = new Promise<void>((resolve) => socket.on('close', () => resolve()));
+    job.send({ type: 'phase', phase: 'switched-over' });
+    await server.close();
+    await closed;
+    expect(text()).toMatch(/"type":"delta".*"phase":"switched-over"/);
+  });
 });

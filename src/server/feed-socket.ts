@@ -62,6 +62,11 @@ export class FeedSockets {
     for (const client of this.#clients) this.#sendTo(client);
   }
 
+  /** Before the end: everybody gets the newest state, whether the last message was taken or not. */
+  pushLast(): void {
+    for (const client of this.#clients) this.#sendTo(client, true);
+  }
+
   /** Looks for clients that are gone without a word. Call every few seconds. */
   checkLiveness(): void {
     const now = this.#now();
@@ -82,8 +87,8 @@ export class FeedSockets {
     }
   }
 
-  #sendTo(client: Client): void {
-    if (client.socket.bufferedAmount > 0) return;
+  #sendTo(client: Client, always = false): void {
+    if (client.socket.bufferedAmount > 0 && !always) return;
     const text = this.#feed.since(client.seq) ?? (this.#now() - client.sentAt >= beatEveryMs ? '{"type":"beat"}' : null);
     if (text === null) return;
     client.seq = this.#feed.seq;

@@ -90,12 +90,15 @@ describe('the API and its own description', () => {
 
   it('filters logs by level, text and number', async () => {
     const { app, job } = await build();
+    const before = job.status.read().log.length;
     job.send({ type: 'log', level: 'debug', message: 'one' }, { type: 'log', level: 'warn', message: 'two' }, { type: 'log', level: 'error', message: 'three' });
     const get = async (query: string) => ((await app.inject({ url: `/api/v1/logs?${query}`, headers })).json() as { lines: { message: string }[] }).lines.map((l) => l.message);
-    expect(await get('')).toEqual(['one', 'two', 'three']);
-    expect(await get('level=warn')).toEqual(['two', 'three']);
-    expect(await get('search=TH')).toEqual(['three']);
-    expect(await get('after=2')).toEqual(['three']);
+    expect(await get(`after=${before}`)).toEqual(['one', 'two', 'three']);
+    expect(await get(`level=warn&after=${before}`)).toEqual(['two', 'three']);
+    expect(await get('search=THRE')).toEqual(['three']);
+    expect(await get(`after=${before + 2}`)).toEqual(['three']);
+    // What happened to the job stands there as well.
+    expect(await get('limit=1000')).toEqual(expect.arrayContaining(['copying', 'streaming', expect.stringMatching(/^public\.orders paused at .*duplicate key/)]));
   });
 
   it('says what the changes are, from a number on', async () => {

@@ -102,6 +102,14 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
       maxPayload: 1024, perMessageDeflate: { threshold: 4096, concurrencyLimit: 2, clientNoContextTakeover: true, serverNoContextTakeover: true },
       handleProtocols: (protocols: Set<string>) => (protocols.has(feedProtocol) ? feedProtocol : false),
     },
+    // In place of the plugin's own, which closes the sockets before anybody has heard how the job ended.
+    preClose(this: FastifyInstance, done) {
+      if (sockets.size > 0) feed.refresh();
+      sockets.pushLast();
+      sockets.closeAll();
+      this.websocketServer.close();
+      done();
+    },
   });
   // After the WebSocket plugin's own hook, which marks an upgrade so that its socket is closed when it is refused; before every route.
   app.addHook('onRequest', (request, reply, done) => {
@@ -146,10 +154,6 @@ function runClocks(app: FastifyInstance, feed: SnapshotFeed, sockets: FeedSocket
   });
   app.addHook('preClose', (done) => {
     for (const timer of timers) clearInterval(timer);
-    // How the job ended is the last thing that everybody hears.
-    if (sockets.size > 0) feed.refresh();
-    sockets.push();
-    sockets.closeAll();
     done();
   });
 }

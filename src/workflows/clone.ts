@@ -23,6 +23,7 @@ import type { CloneOptions, CloneResult } from './clone/options.ts';
 import { addForeignKeys, tableIndexes } from './clone/restore-keys.ts';
 import { planOf, sourceTables, type ClonedSchema } from './clone/schema.ts';
 import { openLaterSnapshot, startStream, type StreamStart } from './clone/stream-start.ts';
+import { watchSlot } from './clone/watch-slot.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import type { Session } from '../pg/session.ts';
 import type { JobPublications } from './publications.ts';
@@ -117,6 +118,8 @@ class CloneRun {
     }
     const nextSnapshot = () => (mode === 'clone' ? openSnapshot(this.#source.spec, { job: this.#options.job, signal: this.#signal }) : openLaterSnapshot({ source: this.#source, job: this.#options.job, signal: this.#signal }));
     snapshot ??= await nextSnapshot();
+    // Where changes are kept from now on, whoever receives them watches.
+    await using _watch = stream && !this.#options.hooks?.onStreamStart ? watchSlot({ source: this.#source.spec, job: this.#options.job, slot: stream.slot, emit: this.#emit }) : undefined;
     try {
       await failpoint('clone.snapshot-ready');
       this.#emit({ type: 'phase', phase: 'schema' });

@@ -4,7 +4,7 @@ import { sampleJob, startStreaming } from '../../../test/support/sample-job.ts';
 import { rememberSecret } from '../../core/redact.ts';
 import { ansi, bar, column, cut, displayWidth, visible } from './layout.ts';
 import { LiveView } from './live-view.ts';
-import { logEntry } from './log-lines.ts';
+import { logEntry } from '../../core/log-lines.ts';
 import { progressSummary, renderProgress } from './progress.ts';
 import { renderStatus } from './status.ts';
 

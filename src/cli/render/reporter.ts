@@ -1,8 +1,8 @@
 import type { Emit } from '../../core/events.ts';
 import type { Log } from '../../core/log.ts';
+import { logEntry } from '../../core/log-lines.ts';
 import type { JobSnapshot } from '../../core/snapshot.ts';
 import { LiveView, type Terminal } from './live-view.ts';
-import { logEntry } from './log-lines.ts';
 import { progressSummary } from './progress.ts';
 
 export interface Reporter extends Disposable {

@@ -1,7 +1,7 @@
-import type { JobEvent } from '../../core/events.ts';
-import { formatBytes, formatCount } from '../../core/units.ts';
-import { phaseWords, stepStatusWords } from '../../core/words.ts';
-import { displayName } from '../../pg/identifiers.ts';
+import type { JobEvent } from './events.ts';
+import { displayName } from './tables.ts';
+import { formatBytes, formatCount } from './units.ts';
+import { phaseWords, stepStatusWords } from './words.ts';
 
 export interface LogEntry {
   readonly level: 'debug' | 'info' | 'warn' | 'error';
