@@ -1,4 +1,4 @@
-import type { Phase } from '../../src/core/events.ts';
+import type { Phase, ServerFacts } from '../../src/core/events.ts';
 import type { JobSummary, TableStatus } from '../../src/core/snapshot.ts';
 import { formatBytes, formatCount, formatDuration } from '../../src/core/units.ts';
 import { isOnWayBack } from '../../src/core/way-back.ts';
@@ -12,6 +12,12 @@ import type { Tone } from './parts/ui.tsx';
 
 export function tableName(t: { readonly schema: string; readonly name: string }): string {
   return `${t.schema}.${t.name}`;
+}
+
+/** A server as people tell it from `other`: its host, and its port where both have the same. */
+export function serverName(server: ServerFacts | null, other: ServerFacts | null, unknown: string): string {
+  if (!server) return unknown;
+  return server.host === other?.host ? `${server.host}:${server.port}` : server.host;
 }
 
 export interface TableWord { readonly tone: Tone; readonly icon: IconName; readonly word: string; readonly fraction: number | null }
@@ -124,8 +130,7 @@ export function nextAction({ summary: s, state }: JobView): NextAction {
   if (s.slot?.walStatus === 'lost') return { lead: 'The slot is lost', text: 'The source removed WAL that was still needed. Changes are missing on the target; the tables have to be copied again.', button: { label: 'Look at the tables', href: '#/tables' } };
   if (!state.running && s.phase !== 'switched-over' && s.phase !== 'done') return { lead: 'Nothing runs', text: state.note ?? 'The numbers are what the job left behind.', button: null };
   if (s.phase === 'switched-over') {
-    const target = s.target?.host ?? 'the target';
-    return { lead: `Point the application at ${target}`, text: s.wayBack?.open ? `The way back is open: ${s.source?.host ?? 'the old source'} follows.` : 'The switchover is through.', button: { label: 'See the switchover', href: '#/switchover' } };
+    return { lead: `Point the application at ${serverName(s.target, s.source, 'the target')}`, text: s.wayBack?.open ? `The way back is open: ${serverName(s.source, s.target, 'the old source')} follows.` : 'The switchover is through.', button: { label: 'See the switchover', href: '#/switchover' } };
   }
   if (s.phase === 'switching-over') return { lead: 'A switchover runs', text: 'Its steps are shown live.', button: { label: 'Watch it', href: '#/switchover' } };
   if (paused > 0) {
@@ -134,7 +139,7 @@ export function nextAction({ summary: s, state }: JobView): NextAction {
   }
   if (s.phase === 'paused') return { lead: 'The job is paused', text: 'Changes wait, on the source or in the spool. WAL is kept for them meanwhile.', button: state.canAct ? { label: 'Resume', action: 'resume' } : null };
   if (s.phase === 'streaming' && isOnWayBack(s)) {
-    return { lead: `Point the application at ${s.source?.host ?? 'the new primary'}`, text: `It takes writes. The way back is open: ${s.target?.host ?? 'the old source'} follows it.`, button: { label: 'See the switchover', href: '#/switchover' } };
+    return { lead: `Point the application at ${serverName(s.source, s.target, 'the new primary')}`, text: `It takes writes. The way back is open: ${serverName(s.target, s.source, 'the old source')} follows it.`, button: { label: 'See the switchover', href: '#/switchover' } };
   }
   if (s.phase === 'streaming') {
     const proven = s.verified?.differing === 0;

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { sampleJob, startStreaming } from '../../test/support/sample-job.ts';
 import type { JobView } from '../../src/server/messages.ts';
 import { nextAction } from './facts.ts';
-import { knownChecks, refusedMs, sidesAfter, stageOf } from './switchover-facts.ts';
+import { allChecks, knownChecks, refusedMs, sidesAfter, stageOf } from './switchover-facts.ts';
 
 const viewOf = (job: ReturnType<typeof sampleJob>, switchover: JobView['state']['switchover'] = { status: 'idle', error: null }): JobView => {
   const { tables, log, ...summary } = structuredClone(job.status.read());
@@ -28,12 +28,12 @@ describe('the switchover page', () => {
     slot('pgweave_default');
     job.send({ type: 'phase', phase: 'switching-over' }, { type: 'way-back', open: true, slot: 'pgweave_default_reverse' }, { type: 'phase', phase: 'switched-over' });
     const { source, target } = job.status.read();
-    expect(sidesAfter(viewOf(job).summary)).toEqual({ primary: target, old: source });
+    expect(sidesAfter(viewOf(job).summary)).toMatchObject({ primary: target, old: source, primaryName: 'new.example', oldName: 'old.example' });
     // The follower turned round: its source is the new primary.
     job.send({ type: 'phase', phase: 'streaming' }, { type: 'servers', source: target!, target: source! });
     slot('pgweave_default_reverse');
     expect(stageOf(viewOf(job))).toBe('done');
-    expect(sidesAfter(viewOf(job).summary)).toEqual({ primary: target, old: source });
+    expect(sidesAfter(viewOf(job).summary)).toMatchObject({ primary: target, old: source, primaryName: 'new.example', oldName: 'old.example' });
     expect(nextAction(viewOf(job)).lead).toBe(`Point the application at ${target!.host}`);
     job.send({ type: 'way-back', open: false, slot: 'pgweave_default_reverse' });
     expect(stageOf(viewOf(job))).toBe('before');
@@ -46,6 +46,14 @@ describe('the switchover page', () => {
     expect(knownChecks(viewOf(job)).map((c) => [c.name, c.status])).toEqual([['The target follows', 'ok'], ['Lag', 'ok'], ['Tables', 'failed'], ['Rows compared', 'warn']]);
     job.send({ type: 'table-state', table: { schema: 'public', name: 'orders' }, state: { name: 'streaming' } }, { type: 'verified', tables: 4, rows: 9, differing: 0, lsn: null });
     expect(knownChecks(viewOf(job)).every((c) => c.status === 'ok')).toBe(true);
+  });
+
+  it('shows each check once, as the servers answered it', () => {
+    const job = sampleJob();
+    startStreaming(job);
+    const checks = allChecks(knownChecks(viewOf(job)), [{ name: 'Tables', status: 'failed', detail: 'one is paused' }, { name: 'Sequences', status: 'ok', detail: '' }]);
+    expect(checks.map((c) => c.name)).toEqual(['The target follows', 'Lag', 'Rows compared', 'Tables', 'Sequences']);
+    expect(checks.find((c) => c.name === 'Tables')!.status).toBe('failed');
   });
 
   it('counts the time that writes are refused, also between two messages', () => {

@@ -4,6 +4,7 @@ import { isOnWayBack } from '../../src/core/way-back.ts';
 import type { CheckResult } from '../../src/server/job-control.ts';
 import type { JobView } from '../../src/server/messages.ts';
 import { formatBytes, formatCount, formatDuration } from '../../src/core/units.ts';
+import { serverName } from './facts.ts';
 
 export type Stage = 'before' | 'running' | 'done' | 'stopped';
 
@@ -16,8 +17,15 @@ export function stageOf({ summary, state }: JobView): Stage {
 }
 
 /** Who takes writes after a switchover, and who was the source before it: on the way back the job's source is the new primary. */
-export function sidesAfter(s: JobSummary): { readonly primary: ServerFacts | null; readonly old: ServerFacts | null } {
-  return isOnWayBack(s) ? { primary: s.source, old: s.target } : { primary: s.target, old: s.source };
+export function sidesAfter(s: JobSummary): { readonly primary: ServerFacts | null; readonly old: ServerFacts | null; readonly primaryName: string; readonly oldName: string } {
+  const [primary, old] = isOnWayBack(s) ? [s.source, s.target] : [s.target, s.source];
+  return { primary, old, primaryName: serverName(primary, old, 'the target'), oldName: serverName(old, primary, 'the old source') };
+}
+
+/** What the snapshot tells and what the servers were asked, each thing once: an answer of the servers is the better one. */
+export function allChecks(known: readonly CheckResult[], asked: readonly CheckResult[]): CheckResult[] {
+  const names = new Set(asked.map((c) => c.name));
+  return [...known.filter((c) => !names.has(c.name)), ...asked];
 }
 
 /** What the snapshot itself tells about being ready; the job's own checks come on top of it. */

@@ -25,18 +25,22 @@ export function Configuration({ view }: PageProps) {
   return (
     <div className={styles.grid}>
       <Panel title="Configuration of the job" className={styles.c7}>
-        {error && <><Refused error={error} what="The configuration could not be read." /><Button small onClick={() => setTries(tries + 1)}>Retry</Button></>}
-        {config && <Pairs items={flatten(config).map(([name, value]) => [name, <span className={ui.mono}>{value}</span>] as const)} />}
-        <p className={ui.hint}>Passwords and tokens are left out by the server.</p>
+        <div className={styles.config}>
+          {error && <><Refused error={error} what="The configuration could not be read." /><Button small onClick={() => setTries(tries + 1)}>Retry</Button></>}
+          {config && <Pairs items={flatten(config).map(([name, value]) => [name, <span className={ui.mono}>{value}</span>] as const)} />}
+          <p className={ui.hint}>Passwords and tokens are left out by the server.</p>
+        </div>
       </Panel>
       <Panel title="About" className={styles.c5}>
-        <p className={ui.sub}>{modes[state.mode]}</p>
-        <Pairs
-          items={[
-            ['pgweave', state.version], ['Job', s.job], ['Command', s.command === '' ? '-' : s.command], ['Process', String(s.pid)], ['Phase', `${phaseWords[s.phase]} since ${clockTime(s.phaseSince, now)}`], ['State format', String(s.format)],
-            ['API', <a className={ui.link} href="/api/docs">/api/docs</a>], ['Metrics', <a className={ui.link} href="/metrics">/metrics</a>],
-          ]}
-        />
+        <div className={styles.config}>
+          <p className={ui.sub}>{modes[state.mode]}</p>
+          <Pairs
+            items={[
+              ['pgweave', state.version], ['Job', s.job], ['Command', s.command === '' ? '-' : s.command], ['Process', String(s.pid)], ['Phase', `${phaseWords[s.phase]} since ${clockTime(s.phaseSince, now)}`], ['State format', String(s.format)],
+              ['API', <a className={ui.link} href="/api/docs">/api/docs</a>], ['Metrics', <a className={ui.link} href="/metrics">/metrics</a>],
+            ]}
+          />
+        </div>
       </Panel>
     </div>
   );

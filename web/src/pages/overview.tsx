@@ -2,7 +2,7 @@ import { useState } from 'react';
 import type { ServerFacts } from '../../../src/core/events.ts';
 import { formatBytes, formatCount, formatDuration } from '../../../src/core/units.ts';
 import { isOnWayBack } from '../../../src/core/way-back.ts';
-import { bytesOf, clockTime, percentOf } from '../../../src/core/words.ts';
+import { bytesOf, clockTime, percentOf, phaseWords } from '../../../src/core/words.ts';
 import type { History, HistoryRange } from '../../../src/server/history.ts';
 import type { PageProps } from '../app.tsx';
 import { api } from '../connection/api.ts';
@@ -56,7 +56,9 @@ const legend: readonly (readonly [TableFilter, Tone, IconName, string])[] = [
 
 function Progress({ view, current, history }: PageProps & { readonly history: History | null }) {
   const { summary: s } = view;
-  const percent = percentOf(s.totals.bytesDone, s.totals.bytes);
+  // Tables where none has a size: a job that only follows did not plan them.
+  const [done, total] = s.totals.bytes > 0 ? [s.totals.bytesDone, s.totals.bytes] : [s.totals.tablesCopied + s.totals.tablesStreaming + s.totals.tablesPaused, s.totals.tables];
+  const percent = percentOf(done, total);
   const estimate = copyEstimate(s, history);
   const counts = countTables(view.tables);
   const pausing = useDoing();
@@ -68,7 +70,7 @@ function Progress({ view, current, history }: PageProps & { readonly history: Hi
         <div>
           <div className={ui.sub}>Copied</div>
           <Figure size="big" text={percent === null ? '-' : `${percent} %`} />
-          <div className={ui.sub}>{s.totals.bytes > 0 ? bytesOf(s.totals.bytesDone, s.totals.bytes) : `${formatCount(s.totals.rowsDone)} rows`}</div>
+          <div className={ui.sub}>{s.totals.bytes > 0 ? bytesOf(done, total) : total > 0 ? `${formatCount(done)} of ${formatCount(total)} tables` : 'Not known yet'}</div>
         </div>
         {s.stream ? (
           <div>
@@ -92,7 +94,7 @@ function Progress({ view, current, history }: PageProps & { readonly history: Hi
           )}
         </div>
       </div>
-      <Bar className={styles.bar} large fraction={s.totals.bytes > 0 ? s.totals.bytesDone / s.totals.bytes : 0} label={percent === null ? 'Copied: not known yet' : `Copied ${percent} percent`} />
+      <Bar className={styles.bar} large fraction={total > 0 ? done / total : 0} label={percent === null ? 'Copied: not known yet' : `Copied ${percent} percent`} />
       {estimate && <div className={join(styles.estimate, ui.hint)}>{estimate.basis} Indexes come after that.</div>}
       <Refused error={pausing.error} what="The job was not paused." />
       <div className={styles.counts}>
@@ -152,7 +154,7 @@ function Charts({ view, history, range, onRange }: PageProps & { readonly histor
   const shown = charts.filter((chart) => chart.values.some((v) => v !== null));
   return (
     <Panel title="Lag and throughput" className={styles.c8} aside={<>{paused > 0 && `Lag leaves out ${formatCount(paused)} paused ${paused === 1 ? 'table' : 'tables'}`}<Choice label="Range" options={ranges} value={range} onChange={onRange} /></>}>
-      <div className={styles.charts}>
+      <div className={join(styles.charts, shown.length === 1 && styles.alone)}>
         {shown.map((chart) => <Chart key={chart.title} at={history?.at ?? []} events={history?.events ?? []} {...chart} />)}
       </div>
       {shown.length < charts.length && <p className={ui.hint}>Not measured in this range: {charts.filter((c) => !shown.includes(c)).map((c) => c.title.toLowerCase()).join(', ')}.</p>}
@@ -165,7 +167,7 @@ function Slot({ view, history }: PageProps & { readonly history: History | null 
   if (!slot) {
     return (
       <Panel title="Source slot" className={styles.c4}>
-        <p className={ui.sub}>No slot is watched. A copy without --follow or --sync leaves none on the source.</p>
+        <p className={ui.sub}>{['preparing', 'schema', 'copying', 'indexes', 'finishing'].includes(view.summary.phase) ? 'No slot is watched now. With --follow or --sync one is made before the copy; without, none is left on the source.' : 'No slot is watched. A copy without --follow or --sync leaves none on the source.'}</p>
       </Panel>
     );
   }
@@ -228,16 +230,16 @@ function Servers({ view, current, source, target }: PageProps & { readonly sourc
   const { stream, phase, rates } = view.summary;
   const switched = phase === 'switched-over';
   const back = isOnWayBack(view.summary);
-  const moves = current && ((rates.copyBytesPerSecond ?? 0) > 0 || (rates.appliedRowsPerSecond ?? 0) > 0) && !switched;
-  const strong = stream?.lagMs !== null && stream ? formatDuration(stream.lagMs) : phase === 'copying' && rates.copyBytesPerSecond !== null ? `${formatBytes(rates.copyBytesPerSecond)}/s` : '-';
+  const moves = current && ((phase === 'copying' && (rates.copyBytesPerSecond ?? 0) > 0) || (rates.appliedRowsPerSecond ?? 0) > 0) && !switched;
+  const strong = stream?.lagMs !== null && stream ? formatDuration(stream.lagMs) : phase === 'copying' && rates.copyBytesPerSecond !== null ? `${formatBytes(rates.copyBytesPerSecond)}/s` : '';
   return (
     <Panel title="Topology" className={styles.c5} aside={current ? null : <Tag tone="idle" icon="clock">Not current</Tag>}>
       <div className={styles.pair}>
         <Server role={view.summary.writesRefused?.until === null ? 'Source, refuses writes' : back ? 'New primary, takes writes' : 'Source'} server={source} />
-        <div className={styles.edge} role="img" aria-label={`Source to target: ${stream ? `lag ${strong}, ${formatBytes(stream.lagBytes)}` : strong}`}>
+        <div className={styles.edge} role="img" aria-label={`Source to target: ${stream ? `lag ${strong}, ${formatBytes(stream.lagBytes)}` : `${phaseWords[phase]} ${strong}`}`}>
           <strong>{strong}</strong>
           <svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true"><path d="M0 6H98M92 1l6 5-6 5" className={moves ? styles.flow : current ? undefined : styles.dashed} /></svg>
-          <span className={ui.sub}>{stream ? formatBytes(stream.lagBytes) : phase === 'copying' ? 'copying' : ''}</span>
+          <span className={ui.sub}>{stream ? formatBytes(stream.lagBytes) : phaseWords[phase]}</span>
         </div>
         <Server role={back ? 'Old source, follows' : switched ? 'Target, takes writes' : 'Target'} server={target} />
       </div>

@@ -1,14 +1,15 @@
-import { useEffect, useState, type ReactNode } from 'react';
+import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { formatBytes, formatCount, formatDuration } from '../../../src/core/units.ts';
 import { isOnWayBack } from '../../../src/core/way-back.ts';
 import { clockTime, stepStatusWords } from '../../../src/core/words.ts';
 import type { CheckResult } from '../../../src/server/job-control.ts';
 import type { PageProps } from '../app.tsx';
 import { api } from '../connection/api.ts';
+import { serverName } from '../facts.ts';
 import { Icon, type IconName } from '../parts/icon.tsx';
 import { Bar, Button, CopyBlock, join, Pairs, Panel, Refused, State, Tag, useDoing, type Tone } from '../parts/ui.tsx';
 import ui from '../parts/ui.module.css';
-import { knownChecks, refusedMs, sidesAfter, stageOf, type Stage } from '../switchover-facts.ts';
+import { allChecks, knownChecks, refusedMs, sidesAfter, stageOf, type Stage } from '../switchover-facts.ts';
 import styles from './switchover.module.css';
 
 export function Switchover(props: PageProps) {
@@ -19,7 +20,7 @@ export function Switchover(props: PageProps) {
   const isFailed = stage === 'stopped';
   return (
     <div className={styles.wrap}>
-      {(stage !== 'before' || s.writesRefused) && <Hero {...props} stage={stage} limitMs={limitMs} />}
+      {(stage === 'running' || stage === 'stopped' || s.writesRefused) && <Hero {...props} stage={stage} limitMs={limitMs} />}
       {isFailed && state.switchover.error && (
         <Panel title={state.switchover.status === 'stopped' ? 'It was stopped' : 'It did not go through'}>
           <div className={styles.gap}>
@@ -50,7 +51,7 @@ function Hero({ view, receivedAt, current, stage, limitMs }: PageProps & { reado
         <div className={ui.sub}>{ms === null ? 'Writes go on' : refusing ? 'Writes refused so far' : 'Writes were refused for'}</div>
         <div className={styles.number}>{ms === null ? '-' : (ms / 1000).toFixed(2)}<span>{ms === null ? '' : ' s'}</span></div>
         <div className={ui.sub}>
-          {ms === null ? 'They are refused once the checks have passed.' : refusing ? 'Reads go on.' : `From ${s.writesRefused!.since.slice(11, 23)} to ${s.writesRefused!.until!.slice(11, 23)}.${stage === 'done' ? ` ${sidesAfter(s).primary?.host ?? 'The target'} takes writes.` : ''}`}
+          {ms === null ? 'They are refused once the checks have passed.' : refusing ? 'Reads go on.' : `From ${s.writesRefused!.since.slice(11, 23)} to ${s.writesRefused!.until!.slice(11, 23)}.${stage === 'done' ? ` ${sidesAfter(s).primaryName} takes writes.` : ''}`}
         </div>
       </div>
       <div><Tag tone={tone} icon={icon}>{word}</Tag></div>
@@ -81,14 +82,21 @@ function Before(props: PageProps & { readonly onStart: (limitMs: number) => void
   const { view, current, onStart } = props;
   const [own, setOwn] = useState<readonly CheckResult[] | null>(null);
   const checking = useDoing();
-  const checks = [...knownChecks(view), ...(own ?? [])];
+  const checks = allChecks(knownChecks(view), own ?? []);
   const failed = checks.filter((c) => c.status === 'failed').length;
   const warned = checks.filter((c) => c.status === 'warn').length;
   const canAct = current && view.state.canAct;
   const runChecks = () => checking.run(async () => setOwn((await api.checks()) ?? []));
+  // Whoever opens the page wants to know; once, since looking costs both servers some queries.
+  const asked = useRef(false);
+  useEffect(() => {
+    if (!canAct || asked.current || view.summary.phase !== 'streaming') return;
+    asked.current = true;
+    runChecks();
+  });
   return (
     <>
-      <Numbered n={1} done={failed === 0} title="Checks" aside={<>{formatCount(checks.length - failed - warned)} passed, {formatCount(warned)} warned, {formatCount(failed)} failed<Button small disabled={!canAct || checking.busy} onClick={runChecks}>{own ? 'Check again' : 'Check both servers'}</Button></>}>
+      <Numbered n={1} done={failed === 0 && own !== null} title="Checks" aside={<>{formatCount(checks.length - failed - warned)} passed, {formatCount(warned)} warned, {formatCount(failed)} failed<Button small disabled={!canAct || checking.busy} onClick={runChecks}>{checking.busy ? 'Checking' : own ? 'Check again' : 'Check both servers'}</Button></>}>
         <ul className={styles.list}>
           {checks.map((c) => {
             const [tone, icon, word] = checkWords[c.status];
@@ -109,7 +117,7 @@ function Before(props: PageProps & { readonly onStart: (limitMs: number) => void
 
 /** A command or SQL can be copied; a sentence is read. */
 function Fix({ text }: { readonly text: string }) {
-  return /;\s*$|^pgweave /.test(text) ? <CopyBlock text={text} /> : <span className={ui.sub}>{text}</span>;
+  return /;\s*(--.*)?$|^pgweave /.test(text) ? <CopyBlock text={text} /> : <span className={ui.sub}>{text}</span>;
 }
 
 const limits = [['10', '10 s'], ['30', '30 s'], ['60', '60 s'], ['300', '5 min']] as const;
@@ -120,7 +128,8 @@ function Confirm({ view, canAct, closed, onStart }: { readonly view: PageProps['
   const [verify, setVerify] = useState(false);
   const [reverse, setReverse] = useState(true);
   const [typed, setTyped] = useState('');
-  const word = view.summary.source?.database ?? view.summary.job;
+  const { source, target } = view.summary;
+  const word = source?.database ?? view.summary.job;
   const start = () => {
     const timeoutMs = Number(limit) * 1000;
     onStart(timeoutMs);
@@ -130,7 +139,7 @@ function Confirm({ view, canAct, closed, onStart }: { readonly view: PageProps['
   return (
     <Numbered n={2} done={false} title="Confirm">
       <form className={join(ui.body, styles.form)} onSubmit={(e) => { e.preventDefault(); if (typed === word) start(); }}>
-        <p>Writes on {view.summary.source?.host ?? 'the source'} are refused, what is left is applied, sequences are carried over, and {view.summary.target?.host ?? 'the target'} takes over. Reads go on.</p>
+        <p>Writes on {serverName(source, target, 'the source')} are refused, what is left is applied, sequences are carried over, and {serverName(target, source, 'the target')} takes over. Reads go on.</p>
         <fieldset className={styles.options}>
           <legend className={ui.hidden}>Options</legend>
           <label htmlFor="limit"><span className={ui.sub}>Give writes back after</span>
@@ -168,7 +177,7 @@ function StepList({ view, current, stage }: PageProps & { readonly stage: Stage 
               <span className={join(styles.icon, ui[tone])}><Icon name={icon} spin={current && step.status === 'running'} /></span>
               <span className={styles.step}><b>{step.name}</b><span className={ui.hidden}>: {stepStatusWords[step.status]}</span></span>
               <span className={join(styles.detail, ui.sub)}>{step.status === 'undone' ? 'Undone. ' : ''}{step.detail}</span>
-              <span className={join(styles.at, ui.mono)}>{step.status === 'running' ? 'running' : (step.elapsedMs / 1000).toFixed(3)}</span>
+              <span className={join(styles.at, ui.mono)}>{step.status === 'running' ? 'running' : `${(step.elapsedMs / 1000).toFixed(3)} s`}</span>
             </li>
           );
         })}
@@ -215,7 +224,7 @@ function WayBack({ view, current, stage }: PageProps & { readonly stage: Stage }
   const [typed, setTyped] = useState('');
   const { wayBack, job } = view.summary;
   if (!wayBack) return null;
-  const { primary, old } = sidesAfter(view.summary);
+  const { primary, primaryName, oldName } = sidesAfter(view.summary);
   const word = primary?.database ?? job;
   const follows = isOnWayBack(view.summary);
   const canAct = current && view.state.canAct && follows && (stage === 'done' || stage === 'stopped');
@@ -225,13 +234,13 @@ function WayBack({ view, current, stage }: PageProps & { readonly stage: Stage }
         <Pairs
           items={[
             ['Slot', <span className={ui.mono}>{wayBack.slot}</span>], [wayBack.open ? 'Open since' : 'Closed at', clockTime(wayBack.since, Date.parse(view.summary.writtenAt))],
-            ...(wayBack.open ? ([['Old source', follows ? `${old?.host ?? 'It'} follows, ${formatBytes(view.summary.stream?.lagBytes ?? 0)} behind` : 'Nothing follows from here']] as const) : []),
+            ...(wayBack.open ? ([['Old source', follows ? `${oldName} follows, ${formatBytes(view.summary.stream?.lagBytes ?? 0)} behind` : 'Nothing follows from here']] as const) : []),
           ]}
         />
         {wayBack.open && <CopyBlock text={`pgweave switchover${job === 'default' ? '' : ` --job ${job}`} --back`} />}
         {canAct && (
           <form className={styles.form} onSubmit={(e) => { e.preventDefault(); if (typed === word) { setTyped(''); going.run(() => api.switchover({ back: true })); } }}>
-            <label className={ui.sub} htmlFor="back">Writes on {primary?.host} are refused and {old?.host} takes over again. Type <span className={ui.mono}>{word}</span> to go back</label>
+            <label className={ui.sub} htmlFor="back">Writes on {primaryName} are refused and {oldName} takes over again. Type <span className={ui.mono}>{word}</span> to go back</label>
             <div className={styles.confirm}>
               <input id="back" className={ui.input} autoComplete="off" value={typed} onChange={(e) => setTyped(e.target.value)} />
               <Button type="submit" disabled={typed !== word || going.busy}>Go back now</Button>
