@@ -1,4 +1,5 @@
 import type { Sql } from '../pg/session.ts';
+import { sharedLabels } from './database-attributes.ts';
 
 export interface RoleRow {
   readonly oid: number;
@@ -16,6 +17,7 @@ export interface RoleRow {
   readonly password: string | null;
   readonly valid_until: string | null;
   readonly comment: string | null;
+  readonly labels: readonly { readonly provider: string; readonly label: string }[];
   /** Settings of the role in every database, `name=value`. */
   readonly settings: readonly string[];
   /** This database names it: owner, privilege, policy, setting, user mapping. */
@@ -33,7 +35,7 @@ export function roles(withPasswords: boolean): Sql {
     text: `
       select r.oid, r.rolname::text as name, r.rolsuper as superuser, r.rolinherit as inherit, r.rolcreaterole as create_role, r.rolcreatedb as create_db, r.rolcanlogin as login, r.rolreplication as replication,
              r.rolbypassrls as bypass_rls, r.rolconnlimit as connection_limit, ${withPasswords ? 'r.rolpassword' : 'null::text'} as password, r.rolvaliduntil::text as valid_until,
-             pg_catalog.shobj_description(r.oid, 'pg_authid') as comment,
+             pg_catalog.shobj_description(r.oid, 'pg_authid') as comment, ${sharedLabels('r.oid', 'pg_authid')} as labels,
              coalesce((select s.setconfig from pg_catalog.pg_db_role_setting s where s.setrole = r.oid and s.setdatabase = 0), '{}'::text[]) as settings,
              exists (select 1 from pg_catalog.pg_shdepend d, pg_catalog.pg_database b
                       where b.datname = pg_catalog.current_database() and d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass and d.refobjid = r.oid

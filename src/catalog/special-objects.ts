@@ -51,6 +51,7 @@ export function usedTablespaces(): Sql {
   };
 }
 
-export function knownTablespaces(names: readonly string[]): Sql {
-  return { text: `select spcname::text as name from pg_catalog.pg_tablespace where spcname::text = any($1)`, values: [names] };
+/** Tablespaces in which the session's role may make tables. */
+export function usableTablespaces(): Sql {
+  return { text: `select spcname::text as name from pg_catalog.pg_tablespace where spcname <> 'pg_global' and pg_catalog.has_tablespace_privilege(oid, 'create')` };
 }

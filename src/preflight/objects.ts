@@ -1,4 +1,4 @@
-import { alwaysTriggers, eventTriggers, knownTablespaces, largeObjectCount, usedTablespaces, type AlwaysTriggerRow, type EventTriggerRow } from '../catalog/special-objects.ts';
+import { alwaysTriggers, eventTriggers, usableTablespaces, largeObjectCount, usedTablespaces, type AlwaysTriggerRow, type EventTriggerRow } from '../catalog/special-objects.ts';
 import { displayName, quoteIdent } from '../pg/identifiers.ts';
 import { advice, check, counted, sqlFix, type Check } from './check.ts';
 import { decodes, type CheckedServer, type PreflightContext } from './context.ts';
@@ -39,11 +39,11 @@ export async function targetEventTriggerCheck(target: CheckedServer): Promise<Ch
 export async function tablespaceCheck(source: CheckedServer, target: CheckedServer): Promise<Check[]> {
   const used = await source.session.query<{ name: string; relations: number }>(usedTablespaces());
   if (used.length === 0) return [];
-  const known = new Set((await target.session.query<{ name: string }>(knownTablespaces(used.map((t) => t.name)))).map((t) => t.name));
+  const known = new Set((await target.session.query<{ name: string }>(usableTablespaces())).map((t) => t.name));
   const missing = used.filter((t) => !known.has(t.name));
   const facts = { used: used.map((t) => t.name), missing: missing.map((t) => t.name) };
-  if (missing.length === 0) return [check('tablespaces', 'both', 'ok', `${counted(used.length, 'tablespace')} of the source ${used.length === 1 ? 'is' : 'are'} there on the target`, { facts })];
-  return [check('tablespaces', 'both', 'warn', `${counted(missing.length, 'tablespace')} of the source ${missing.length === 1 ? 'is' : 'are'} missing on the target: what lies there goes to the default one`, {
-    facts, items: missing.map((t) => ({ subject: t.name, note: counted(t.relations, 'relation'), fix: sqlFix('target', `create tablespace ${quoteIdent(t.name)} location '…';`) })),
+  if (missing.length === 0) return [check('tablespaces', 'both', 'ok', `${counted(used.length, 'tablespace')} of the source ${used.length === 1 ? 'is' : 'are'} there on the target and used`, { facts })];
+  return [check('tablespaces', 'both', 'warn', `${counted(missing.length, 'tablespace')} of the source ${missing.length === 1 ? 'is' : 'are'} missing on the target, or its role may not use them: what lies there goes to the default one`, {
+    facts, items: missing.map((t) => ({ subject: t.name, note: counted(t.relations, 'relation'), fix: sqlFix('target', `create tablespace ${quoteIdent(t.name)} location '…';   -- or: grant create on tablespace ${quoteIdent(t.name)} to ${quoteIdent(target.session.spec.user)};`) })),
   })];
 }

@@ -22,7 +22,7 @@ export interface SchemaDump {
 }
 
 /**
- * Reads a database's schema with pg_dump, without publications, subscriptions, tablespaces and our own schema. A pg_dump older than the server
+ * Reads a database's schema with pg_dump, without publications, subscriptions and our own schema. A pg_dump older than the server
  * refuses to work, so one that is new enough is chosen [hard case 29]. Throws `dump-failed` with pg_dump's words.
  */
 export async function dumpSchema(options: DumpOptions): Promise<SchemaDump> {
@@ -30,7 +30,7 @@ export async function dumpSchema(options: DumpOptions): Promise<SchemaDump> {
   const major = Math.floor(source.serverVersion / 10_000);
   const spec = { ...source.spec, hosts: [source.host], targetSessionAttrs: 'any' as const };
   // Newer servers reserve words that older ones do not: quoting everything makes the text good for any target.
-  const args = ['--schema-only', '--encoding=UTF8', '--quote-all-identifiers', '--no-publications', '--no-subscriptions', '--no-tablespaces', '--exclude-schema=pgweave', ...(snapshot === undefined ? [] : [`--snapshot=${snapshot}`])];
+  const args = ['--schema-only', '--encoding=UTF8', '--quote-all-identifiers', '--no-publications', '--no-subscriptions', '--exclude-schema=pgweave', ...(snapshot === undefined ? [] : [`--snapshot=${snapshot}`])];
   if (options.dumper !== 'bundled') {
     const dumper = (await systemDumpers()).find((candidate) => candidate.major >= major && canConnect(candidate, spec));
     if (dumper) {

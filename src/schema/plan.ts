@@ -80,6 +80,8 @@ export interface SchemaPlan {
   readonly indexes: readonly IndexStatement[];
   readonly attach: readonly Statement[];
   readonly foreignKeys: readonly ForeignKeyStatement[];
+  /** Tablespaces that the dump names and the target lacks, or of which the role may not make use. */
+  readonly lackingTablespaces: readonly string[];
   /** Ends with refreshes of materialized views (with their indexes behind them) and event triggers. */
   readonly postData: readonly Statement[];
   readonly relations: readonly PlannedRelation[];
@@ -105,6 +107,8 @@ export interface PlanOptions {
   readonly refresh?: readonly TableRef[];
   /** Columns that the target does not get, with what rests on them (read in the dump's snapshot). */
   readonly columnsOut?: ColumnsOut | undefined;
+  /** Tablespaces that may be used on the target: what lies in others goes to the default one. Default none. */
+  readonly tablespaces?: ReadonlySet<string>;
   /** False leaves out ALTER … OWNER TO. Default true. */
   readonly owners?: boolean;
   /** False leaves out GRANT, REVOKE and ALTER DEFAULT PRIVILEGES. Default true. */

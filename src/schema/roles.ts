@@ -126,6 +126,7 @@ function attributeStatements(set: RoleSet, made: ReadonlySet<string>, targetVers
   const of = set.roles.filter((role) => made.has(role.name)).flatMap((role) => [
     ...role.settings.map((line) => statement('setting of role', role.name, `alter role ${quoteIdent(role.name)} set ${settingSql(line)}`)),
     ...(role.comment === null ? [] : [statement('comment on role', role.name, `comment on role ${quoteIdent(role.name)} is ${quoteLiteral(role.comment)}`)]),
+    ...role.labels.map(({ provider, label }) => statement('security label on role', role.name, `security label for ${quoteIdent(provider)} on role ${quoteIdent(role.name)} is ${quoteLiteral(label)}`)),
   ]);
   if (targetVersion < 150_000) return of;
   const parameters = set.parameters.map((row) => statement('grant on parameter', row.parameter, `grant ${row.privilege.toLowerCase()} on parameter ${row.parameter.split('.').map(quoteIdent).join('.')} to ${quoteIdent(row.grantee!)}${row.grantable ? ' with grant option' : ''}`));

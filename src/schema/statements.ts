@@ -21,6 +21,8 @@ export interface Entry extends Classified {
   readonly constraint: Constraint | undefined;
   readonly drop: string | undefined;
   readonly references: References;
+  /** Where it goes on the target, other than the default. */
+  readonly tablespace: string | undefined;
   /** Of ALTER SEQUENCE … OWNED BY: key of the table. */
   readonly ownedBy: string | undefined;
   /** Key of the table, view or matview that it belongs to. */
@@ -43,7 +45,7 @@ export interface Relations {
  * `dump-unreadable` where the parser does not know the text.
  */
 export async function planSchema(dumpText: string, options: PlanOptions = {}): Promise<SchemaPlan> {
-  const { entries, relations } = await readEntries(dumpText);
+  const { entries, relations, lackingTablespaces } = await readEntries(dumpText, options.tablespaces ?? new Set());
   const { kept, leftOut } = leaveOut(entries, relations, options);
   const layout = new Layout(relations);
   // pg_dump moves views and functions that depend on keys behind them: what comes after the first statement that needs rows or keys stays there.
@@ -52,7 +54,7 @@ export async function planSchema(dumpText: string, options: PlanOptions = {}): P
     if (entry.step === 'index' || entry.step === 'constraint' || entry.step === 'attach' || (entry.step === 'post' && !isEarly(entry))) behindData = true;
     layout.add(entry.tag === 'CreateStmt' && entry.relation !== undefined ? { ...entry, sql: `${entry.sql}${dropColumnsSql(options.columnsOut, entry.relation)}` } : entry, behindData);
   }
-  return { ...layout.plan(options.refresh ?? []), leftOut };
+  return { ...layout.plan(options.refresh ?? []), leftOut, lackingTablespaces };
 }
 
 /** ALTER TABLE … FORCE ROW LEVEL SECURITY and REPLICA IDENTITY FULL stand before the data in a dump, beside their table. */
@@ -60,15 +62,18 @@ function isEarly(entry: Entry): boolean {
   return entry.tag === 'AlterTableStmt' || entry.tag === 'AlterDomainStmt';
 }
 
-async function readEntries(dumpText: string): Promise<{ entries: Entry[]; relations: Relations }> {
+async function readEntries(dumpText: string, tablespaces: ReadonlySet<string>): Promise<{ entries: Entry[]; relations: Relations; lackingTablespaces: string[] }> {
   const entries: Entry[] = [];
   const kinds = new Map<string, PlannedRelation['kind']>();
   const partitionOf = new Map<string, string>();
   const owners = new Map<string, string>();
   const children = new Set<string>();
+  const lacking = new Set<string>();
   let accessMethod = 'heap';
+  let space = '';
   for await (const { sql, node } of cutStatements(dumpText)) {
     if ('VariableSetStmt' in node && node.VariableSetStmt.name === 'default_table_access_method') accessMethod = constantOf(node.VariableSetStmt.args?.[0]) ?? 'heap';
+    if ('VariableSetStmt' in node && node.VariableSetStmt.name === 'default_tablespace') space = constantOf(node.VariableSetStmt.args?.[0]) ?? '';
     const classified = classify(node);
     if (classified.step === 'skip') continue;
     hideSecrets(node);
@@ -88,13 +93,21 @@ async function readEntries(dumpText: string): Promise<{ entries: Entry[]; relati
     if (ownedBy && relation) owners.set(relation, ownedBy);
     const storedElsewhere = accessMethod !== 'heap' && ((kind === 'table' && 'CreateStmt' in node) || kind === 'materialized view');
     const text = storedElsewhere ? `set local default_table_access_method = ${quoteIdent(accessMethod)}; ${sql}; set local default_table_access_method to default` : sql;
-    entries.push({ ...classified, sql: text, tag: Object.keys(node)[0]!, constraint, ownedBy, drop: dropSql(node), references: referencesOf(node), owner: table ? relationKey(table.schema, table.name) : relation });
+    const stored = space !== '' && ('CreateStmt' in node || kind === 'materialized view' || 'IndexStmt' in node || (constraint !== undefined && constraint.contype !== 'CONSTR_FOREIGN'));
+    if (stored && !tablespaces.has(space)) lacking.add(space);
+    const tablespace = stored && tablespaces.has(space) ? space : undefined;
+    entries.push({ ...classified, sql: inTablespace(text, tablespace), tablespace, tag: Object.keys(node)[0]!, constraint, ownedBy, drop: dropSql(node), references: referencesOf(node), owner: table ? relationKey(table.schema, table.name) : relation });
   }
   // Indexes, statistics objects and owned sequences are known by their own name: what is said about them belongs to their table.
   for (const entry of entries) {
     for (let next = entry.owner === undefined ? undefined : owners.get(entry.owner); next !== undefined && next !== entry.owner; next = owners.get(next)) entry.owner = next;
   }
-  return { entries, relations: { kinds, partitionOf, children, owners } };
+  return { entries, relations: { kinds, partitionOf, children, owners }, lackingTablespaces: [...lacking] };
+}
+
+/** pg_dump sets the tablespace for the statements that follow; here each has its own, since they run in another order and on several sessions. */
+function inTablespace(sql: string, tablespace: string | undefined): string {
+  return tablespace === undefined ? sql : `set local default_tablespace = ${quoteIdent(tablespace)}; ${sql}; set local default_tablespace to default`;
 }
 
 function relationKind(node: Node): PlannedRelation['kind'] | undefined {
@@ -187,7 +200,7 @@ class Layout {
     }
   }
 
-  plan(refresh: readonly TableRef[]): Omit<SchemaPlan, 'leftOut'> {
+  plan(refresh: readonly TableRef[]): Omit<SchemaPlan, 'leftOut' | 'lackingTablespaces'> {
     const refreshed: Statement[] = [];
     const known = new Set(this.#planned.filter((relation) => relation.kind === 'materialized view').map(tableKey));
     for (const view of refresh) {
@@ -247,7 +260,7 @@ class Layout {
     const split = constraint && !(constraint.contype === 'CONSTR_PRIMARY' && this.#relations.children.has(entry.owner ?? '')) ? keyAsIndex(table, constraint) : undefined;
     if (!split) return void this.#indexes.push({ ...base, lock: 'exclusive', constraint: undefined });
     const object = { kind: 'index', schema: table.schema, name };
-    this.#indexes.push({ ...base, key: ledgerKey(object, true, split.index), sql: split.index, object, lock: 'share', constraint: { ...this.#statement(entry, 'indexes'), sql: split.constraint } });
+    this.#indexes.push({ ...base, key: ledgerKey(object, true, split.index), sql: inTablespace(split.index, entry.tablespace), object, lock: 'share', constraint: { ...this.#statement(entry, 'indexes'), sql: split.constraint } });
   }
 }
 

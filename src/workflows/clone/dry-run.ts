@@ -15,7 +15,7 @@ import { checkEnds, openEnd } from './ends.ts';
 import { inTheWay, knownMode, selectionOf, someNames } from './job.ts';
 import type { CloneOptions, ClonePlan } from './options.ts';
 import { indexesByTable } from './restore-keys.ts';
-import { copyPlanOptions } from './schema.ts';
+import { copyPlanOptions, tablespacesOf } from './schema.ts';
 
 /** How long the sample reads. */
 const sampleMs = 2000;
@@ -33,7 +33,7 @@ export async function planClone(options: CloneOptions): Promise<ClonePlan> {
   const { selection } = chosen;
   await using snapshot = await openSnapshot(options.source, { job, signal });
   const dump = await dumpSchema({ source: sourceSession, snapshot: snapshot.id, dumper: options.dumper ?? 'auto', job, signal });
-  const plan = await planSchema(dump.text, { includeTable: (table) => selection.choose(table) !== 'skip', columnsOut: await readColumnsOut(snapshot.session, chosen.excluded), owners: options.owners ?? true, privileges: options.privileges ?? true });
+  const plan = await planSchema(dump.text, { includeTable: (table) => selection.choose(table) !== 'skip', tablespaces: await tablespacesOf(target, options), columnsOut: await readColumnsOut(snapshot.session, chosen.excluded), owners: options.owners ?? true, privileges: options.privileges ?? true });
   const indexes = indexesByTable(plan);
   const tables = await planCopy(snapshot.session, copyPlanOptions(options, source, target, selection));
   const resumes = (options.resume ?? true) && (await knownMode(target, job)) !== undefined;

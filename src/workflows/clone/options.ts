@@ -36,6 +36,8 @@ export interface CloneOptions {
   readonly owners?: boolean;
   /** Default true: grants are copied. */
   readonly privileges?: boolean;
+  /** Default true: what lies in a tablespace goes to the one of that name, where the target has it. */
+  readonly tablespaces?: boolean;
   /** Which tables, rows; default everything. Time windows must be fixed (core/selection/kept.ts). */
   readonly rules?: SelectionRules;
   readonly scope?: SelectionScope;

@@ -1,3 +1,4 @@
+import { usableTablespaces } from '../../catalog/special-objects.ts';
 import { planCopy, type TablePlan, type TableSelection } from '../../copy/table-plan.ts';
 import type { SourceSnapshot } from '../../copy/snapshot.ts';
 import { failpoint } from '../../core/failpoints.ts';
@@ -47,7 +48,10 @@ export async function planOf(source: End, target: End, job: BegunJob, snapshot: 
     await job.ledger.markStep(target.session, 'dump', text);
   }
   const columnsOut = job.ledger.stepNote('columns-out');
-  const plan = await planSchema(text, { includeTable: (table) => selection.choose(table) !== 'skip', columnsOut: columnsOut ? (JSON.parse(columnsOut) as ColumnsOut) : undefined, refresh: await refreshOrder(snapshot.session), owners: options.owners ?? true, privileges: options.privileges ?? true });
+  const plan = await planSchema(text, { includeTable: (table) => selection.choose(table) !== 'skip', tablespaces: await tablespacesOf(target, options), columnsOut: columnsOut ? (JSON.parse(columnsOut) as ColumnsOut) : undefined, refresh: await refreshOrder(snapshot.session), owners: options.owners ?? true, privileges: options.privileges ?? true });
+  if (plan.lackingTablespaces.length > 0 && options.tablespaces !== false && !job.resumed) {
+    emit?.({ type: 'warning', code: 'tablespaces', message: `the target has no tablespace ${plan.lackingTablespaces.join(', ')} that its role may use: what lies there on the source goes to the default one`, hint: 'Where that matters, make it first (CREATE TABLESPACE; GRANT CREATE ON TABLESPACE) and begin anew with --no-resume --drop-existing.' });
+  }
   const known = new Set(plan.relations.map(tableKey));
   const planOptions = copyPlanOptions(options, source, target, selection);
   let warned = false;
@@ -73,6 +77,12 @@ export async function planOf(source: End, target: End, job: BegunJob, snapshot: 
     plan, indexes: indexesByTable(plan), selection, tables, objects: plan.preData.length + plan.indexes.length + plan.attach.length + plan.foreignKeys.length + plan.postData.length,
     analyze: [...[...(await tables(snapshot))].sort((a, b) => b.bytes - a.bytes), ...roots].map(({ schema, name }) => ({ schema, name })),
   };
+}
+
+/** Tablespaces of the target that a clone may use. */
+export async function tablespacesOf(target: End, options: Pick<CloneOptions, 'tablespaces'>): Promise<ReadonlySet<string>> {
+  if (options.tablespaces === false) return new Set();
+  return new Set((await target.session.query<{ name: string }>(usableTablespaces())).map((row) => row.name));
 }
 
 /** Tables whose changes a stream would carry: ordinary ones, roots of partition trees where all leaves belong to the job, else the leaves that do. */
