@@ -42,7 +42,6 @@ interface CloneFlags extends CommonOptions, RunFlags, SelectionOptions, Subscrip
   readonly roles: boolean;
   readonly owner: boolean;
   readonly privileges: boolean;
-  readonly tablespaces: boolean;
 }
 
 export function cloneCommand(): Command {
@@ -59,8 +58,7 @@ export function cloneCommand(): Command {
     .option('--no-resume', 'forget what earlier runs of this job did')
     .option('--no-roles', 'create no roles')
     .option('--no-owner', 'leave all objects to the connected role')
-    .option('--no-privileges', 'copy no grants')
-    .option('--no-tablespaces', 'put everything into the default tablespace');
+    .option('--no-privileges', 'copy no grants');
   addFollowOptions(addSubscriptionOptions(command, { clone: true }));
   return addSelectionOptions(addRunOptions(command)).action((flags: CloneFlags) => runAction(flags, (context) => runClone(flags, context)));
 }
@@ -104,8 +102,11 @@ async function runClone(flags: CloneFlags, context: JobContext): Promise<number>
   const { rules, several } = await settleRules(context, source, target, given, !flags.resume);
   const config = cloneConfig(flags, source, target, rules);
   if (several) return await runJob(context, 'clone', flags, config, (job) => cloneDatabases(flags, context, job, source, target, rules, several));
-  const done = await runJob(context, 'clone', flags, config, async (job) => {
+  const done = await runJob(context, 'clone', flags, config, async (job): Promise<Done | { readonly follow: FollowResult }> => {
     const piece = { job: context.job, source, target, databases: [source.database] };
+    // After a switchover that kept the way back open the same command goes on there: nothing is copied.
+    const { currentDirection } = await import('../workflows/switchover/turn-around.ts');
+    if (flags.follow && (await currentDirection(piece, context.signal)).reversed) return { follow: await followThrough(flags, context, job, piece) };
     const spooling = new CopySpool(flags, context, piece, job.emit);
     try {
       const result = await clonePiece(flags, piece, rules, context, context.folder, job.emit, spooling.hooks);
@@ -116,6 +117,7 @@ async function runClone(flags: CloneFlags, context: JobContext): Promise<number>
       await spooling.close();
     }
   });
+  if (!('clone' in done)) return reportFollow(done.follow, flags, context);
   if (context.json) printJson(doneJson(done));
   else if (!done.follow) print(...doneText(done, source));
   return done.follow ? reportFollow(done.follow, flags, context, !context.json) : exitCodes.done;
@@ -202,7 +204,7 @@ async function databasesOf(source: ConnectionSpec, rules: SelectionRules, contex
 function optionsFor(flags: CloneFlags, piece: Piece, rules: SelectionRules, context: JobContext): CloneOptions {
   return {
     source: piece.source, target: piece.target, job: piece.job, mode: flags.sync ? 'sync' : flags.follow ? 'follow' : 'clone', jobs: flags.jobs, splitBytes: flags.splitTablesLargerThan, format: flags.copyFormat, statistics: flags.statistics,
-    dropExisting: flags.dropExisting === true, resume: flags.resume, roles: flags.roles, owners: flags.owner, privileges: flags.privileges, tablespaces: flags.tablespaces, rules, scope: { database: piece.source.database, databases: piece.databases }, signal: context.signal,
+    dropExisting: flags.dropExisting === true, resume: flags.resume, roles: flags.roles, owners: flags.owner, privileges: flags.privileges, rules, scope: { database: piece.source.database, databases: piece.databases }, signal: context.signal,
     ...(flags.indexJobs === undefined ? {} : { indexJobs: flags.indexJobs }), ...insertOnlyOf(flags),
   };
 }

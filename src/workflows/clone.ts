@@ -27,6 +27,7 @@ import { watchSlot } from './clone/watch-slot.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import type { Session } from '../pg/session.ts';
 import type { JobPublications } from './publications.ts';
+import { refuseSwitchedOver } from './switchover/record.ts';
 import { publishSelection } from './sync.ts';
 
 export type { CloneHooks, CloneOptions, ClonePlan, CloneResult } from './clone/options.ts';
@@ -60,6 +61,7 @@ export async function clone(options: CloneOptions): Promise<CloneResult> {
     const source = await open(options.source, 'source');
     const target = await open(options.target, 'target');
     checkEnds(source, target);
+    await refuseSwitchedOver(target.session, job);
     emit({ type: 'servers', source: source.facts, target: target.facts });
     const run = new CloneRun({ ...options, job, jobs, indexJobs, signal, onEvent: emit }, source, target, open);
     const counts = await run.run();
@@ -217,7 +219,7 @@ class CloneRun {
 
   /** Everything that wants the rows to be there. Returns the number of sequences set. */
   async #finish(schema: ClonedSchema, job: BegunJob, context: RestoreContext): Promise<number> {
-    const { statistics = 'analyze', privileges = true, owners = true, jobs, indexJobs } = this.#options;
+    const { statistics = 'analyze', privileges = true, jobs, indexJobs } = this.#options;
     this.#emit({ type: 'phase', phase: 'finishing' });
     this.#source = await this.#alive(this.#source, 'source');
     this.#target = await this.#alive(this.#target, 'target');
@@ -243,7 +245,7 @@ class CloneRun {
     }
     const newNames = new Map(job.renames.map((r) => [tableKey(r.from), r.to]));
     const { set } = await carrySequences(this.#source.session, session, { exact: true, select: (sequence) => sequence.ownedBy === null || schema.selection.choose(sequence.ownedBy) === 'copy', mapTo: (sequence) => sequenceOnTarget(sequence, sequence.ownedBy, (table) => newNames.get(tableKey(table)) ?? table) });
-    await restoreDatabaseProperties(session, await readDatabaseProperties(this.#source.session), context, { privileges, owners, connectionLimit: (this.#options.mode ?? 'clone') === 'clone' });
+    await restoreDatabaseProperties(session, await readDatabaseProperties(this.#source.session), context, { privileges });
     // Everything before was committed without waiting for the disk; this commit waits, and with it all that came before.
     await session.query('set synchronous_commit = on');
     await job.ledger.markStep(session, 'finished');

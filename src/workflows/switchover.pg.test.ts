@@ -86,6 +86,8 @@ describe('switchover', () => {
     expect(await m.target.query(`select nextval('shop.invoice_number') as n`)).toEqual([{ n: 100006n }]);
     await expect(m.source.query(`insert into shop.acknowledged values (99, 1)`)).rejects.toMatchObject({ code: '25006' });
     await expect(switchover({ source: m.source.spec, target: m.target.spec, job: m.job })).rejects.toMatchObject({ code: 'switched-over-already' });
+    // Copying once more would lose what was written since, whatever is asked for.
+    await expect(clone({ source: m.source.spec, target: m.target.spec, job: m.job, mode: 'follow', resume: false, dropExisting: true })).rejects.toMatchObject({ code: 'switched-over-already', hint: expect.stringContaining('--back') });
 
     // The old source follows the new one from its first write on.
     const abort = new AbortController();

@@ -17,7 +17,8 @@ interface Status {
 async function apiOf(run: CliRun): Promise<{ get<T>(path: string): Promise<T>; post(path: string, body?: unknown): Promise<{ status: number; answer: { error?: { code: string } } }>; status(): Promise<Status> }> {
   const url = await waitFor('the address of the API', () => /dashboard and API: (\S+)/.exec(run.output().stderr)?.[1]);
   const get = async <T>(path: string) => {
-    const response = await fetch(`${url}/api/v1${path}`).catch((error: unknown) => {
+    const response = await fetch(`${url}/api/v1${path}`).catch(async (error: unknown) => {
+      await run.done;
       throw new Error(`the API is gone; the command wrote:\n${run.output().stderr}`, { cause: error });
     });
     return (await response.json()) as T;

@@ -1,4 +1,5 @@
 import { ensurePgweaveTables } from '../../catalog/pgweave-schema.ts';
+import { PgweaveError } from '../../core/errors.ts';
 import type { Emit, StepEvent, StepStatus } from '../../core/events.ts';
 import type { Session } from '../../pg/session.ts';
 import type { PreviousSetting } from './lock-source.ts';
@@ -109,4 +110,13 @@ export class SwitchoverSteps {
     else this.#steps.push(step);
     this.#emit({ type: 'step', ...step });
   }
+}
+
+/** Copying over a target that has taken over would lose what applications wrote to it since. Throws `switched-over-already`. */
+export async function refuseSwitchedOver(target: Session, job: string): Promise<void> {
+  const record = await readSwitchover(target, job);
+  if (record?.status !== 'done') return;
+  throw new PgweaveError('switched-over-already', `job ${job} was switched over at ${record.startedAt.slice(0, 19)} UTC: the target has the writes, and nothing is copied over it`, {
+    hint: record.wayBack ? `The way back is open. Let the old source follow: pgweave follow --job ${job}. Return: pgweave switchover --job ${job} --back` : `What is left of the job is removed by: pgweave cleanup --job ${job}`, retry: 'never',
+  });
 }
