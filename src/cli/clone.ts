@@ -42,6 +42,7 @@ interface CloneFlags extends CommonOptions, RunFlags, SelectionOptions, Subscrip
   readonly roles: boolean;
   readonly owner: boolean;
   readonly privileges: boolean;
+  readonly tablespaces: boolean;
 }
 
 export function cloneCommand(): Command {
@@ -58,7 +59,8 @@ export function cloneCommand(): Command {
     .option('--no-resume', 'forget what earlier runs of this job did')
     .option('--no-roles', 'create no roles')
     .option('--no-owner', 'leave all objects to the connected role')
-    .option('--no-privileges', 'copy no grants');
+    .option('--no-privileges', 'copy no grants')
+    .option('--no-tablespaces', 'put everything into the default tablespace');
   addFollowOptions(addSubscriptionOptions(command, { clone: true }));
   return addSelectionOptions(addRunOptions(command)).action((flags: CloneFlags) => runAction(flags, (context) => runClone(flags, context)));
 }
@@ -204,7 +206,7 @@ async function databasesOf(source: ConnectionSpec, rules: SelectionRules, contex
 function optionsFor(flags: CloneFlags, piece: Piece, rules: SelectionRules, context: JobContext): CloneOptions {
   return {
     source: piece.source, target: piece.target, job: piece.job, mode: flags.sync ? 'sync' : flags.follow ? 'follow' : 'clone', jobs: flags.jobs, splitBytes: flags.splitTablesLargerThan, format: flags.copyFormat, statistics: flags.statistics,
-    dropExisting: flags.dropExisting === true, resume: flags.resume, roles: flags.roles, owners: flags.owner, privileges: flags.privileges, rules, scope: { database: piece.source.database, databases: piece.databases }, signal: context.signal,
+    dropExisting: flags.dropExisting === true, resume: flags.resume, roles: flags.roles, owners: flags.owner, privileges: flags.privileges, tablespaces: flags.tablespaces, rules, scope: { database: piece.source.database, databases: piece.databases }, signal: context.signal,
     ...(flags.indexJobs === undefined ? {} : { indexJobs: flags.indexJobs }), ...insertOnlyOf(flags),
   };
 }

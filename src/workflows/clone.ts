@@ -219,7 +219,7 @@ class CloneRun {
 
   /** Everything that wants the rows to be there. Returns the number of sequences set. */
   async #finish(schema: ClonedSchema, job: BegunJob, context: RestoreContext): Promise<number> {
-    const { statistics = 'analyze', privileges = true, jobs, indexJobs } = this.#options;
+    const { statistics = 'analyze', privileges = true, owners = true, jobs, indexJobs } = this.#options;
     this.#emit({ type: 'phase', phase: 'finishing' });
     this.#source = await this.#alive(this.#source, 'source');
     this.#target = await this.#alive(this.#target, 'target');
@@ -245,7 +245,7 @@ class CloneRun {
     }
     const newNames = new Map(job.renames.map((r) => [tableKey(r.from), r.to]));
     const { set } = await carrySequences(this.#source.session, session, { exact: true, select: (sequence) => sequence.ownedBy === null || schema.selection.choose(sequence.ownedBy) === 'copy', mapTo: (sequence) => sequenceOnTarget(sequence, sequence.ownedBy, (table) => newNames.get(tableKey(table)) ?? table) });
-    await restoreDatabaseProperties(session, await readDatabaseProperties(this.#source.session), context, { privileges });
+    await restoreDatabaseProperties(session, await readDatabaseProperties(this.#source.session), context, { privileges, owners, connectionLimit: (this.#options.mode ?? 'clone') === 'clone' });
     // Everything before was committed without waiting for the disk; this commit waits, and with it all that came before.
     await session.query('set synchronous_commit = on');
     await job.ledger.markStep(session, 'finished');
