@@ -60,7 +60,7 @@ export async function receiveInMemory(options: ReceiveOptions): Promise<MemoryLo
   const emit = options.emit ?? (() => undefined);
   const core = new LogCore({ ...coreOptions(options), onRoom: () => log.receiver.room(), ask: () => log.receiver.ask() });
   const log: MemoryLog = new MemoryLog(core);
-  await log.start(new Receiver({ ...options, emit }, log), () => slotWatch(options, emit, { onLost: (error) => core.fail(error), onTrouble: () => log.receiver.letGo() }));
+  await log.start(new Receiver({ ...options, emit }, log), () => slotWatch(options, emit, { onLost: (error) => core.fail(error), onTrouble: () => log.receiver.letGo(), onStopping: () => log.receiver.restart() }));
   closeOnAbort(log, options.signal);
   return log;
 }
@@ -82,7 +82,7 @@ export async function receiveIntoSpool(options: ReceiveOptions, spool: SpoolOpti
     const acknowledgedLsn = recovered.segments.length > 0 ? maxLsn(recovered.ackLsn, options.startLsn) : undefined;
     const receiver = new Receiver({ ...options, emit, acknowledgedLsn: options.acknowledgedLsn ?? acknowledgedLsn, systemId: options.systemId ?? folder.identity.systemId }, log);
     try {
-      await log.start(receiver, () => slotWatch(options, emit, { onLost: (error) => core.fail(error), onTrouble: () => receiver.letGo() }));
+      await log.start(receiver, () => slotWatch(options, emit, { onLost: (error) => core.fail(error), onTrouble: () => receiver.letGo(), onStopping: () => receiver.restart() }));
     } catch (error) {
       await log.close();
       throw error;
@@ -103,7 +103,7 @@ export function coreOptions(options: Pick<ReceiveOptions, 'startLsn' | 'memoryBy
   };
 }
 
-export function slotWatch(options: ReceiveOptions, emit: Emit, reactions: Pick<SlotWatchOptions, 'onLost' | 'onTrouble'>): SlotWatch | undefined {
+export function slotWatch(options: ReceiveOptions, emit: Emit, reactions: Pick<SlotWatchOptions, 'onLost' | 'onTrouble' | 'onStopping'>): SlotWatch | undefined {
   const everyMs = options.healthEveryMs ?? 2000;
   return everyMs === 0 ? undefined : new SlotWatch({ source: options.source, slot: options.slot, everyMs, emit, ...reactions, ...(options.job === undefined ? {} : { job: options.job }) });
 }

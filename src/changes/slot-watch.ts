@@ -1,5 +1,6 @@
 import { slotState, type SlotStateRow } from '../catalog/slot-state.ts';
 import { sleep } from '../core/abort.ts';
+import { PgweaveError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { maxLsn, parseLsn, zeroLsn, type Lsn } from '../pg/lsn.ts';
@@ -8,6 +9,9 @@ import { riskWarning, slotLost, slotRisk, type SlotRisk } from './slot-check.ts'
 
 /** Nobody needs the same numbers more often than this. */
 const emitEveryMs = 10_000;
+
+/** After a lost connection. */
+const lookAgainMs = 500;
 
 export interface SlotWatchOptions {
   readonly source: ConnectionSpec;
@@ -19,6 +23,11 @@ export interface SlotWatchOptions {
   readonly onLost: (error: Error) => void;
   /** The slot is about to be lost, or the server ended our connection: it may be about to end the walsender too. */
   readonly onTrouble: () => void;
+  /**
+   * The server takes no connections: it is shutting down (or starting, when nothing is connected yet). A walsender then waits until everything sent is confirmed, and its server with it: while a
+   * target is behind or away that is for ever, since our statuses keep it alive. So the replication connection must end. Source: WalSndDone in walsender.c.
+   */
+  readonly onStopping?: () => void;
 }
 
 /**
@@ -52,6 +61,7 @@ export class SlotWatch {
   async #run(): Promise<void> {
     const { signal } = this.#abort;
     while (!signal.aborted) {
+      let pauseMs = this.#options.everyMs;
       try {
         // A new connection after every failure; where the source is away the receiver says so.
         await using session = await Session.open(this.#options.source, { role: 'slot health', side: 'the source', signal, ...(this.#options.job === undefined ? {} : { job: this.#options.job }) });
@@ -60,9 +70,13 @@ export class SlotWatch {
           if (row) this.#look(row);
           await sleep(this.#options.everyMs, signal);
         }
-      } catch {
+      } catch (error) {
+        if (signal.aborted) return;
         this.#options.onTrouble();
-        await sleep(this.#options.everyMs, signal).catch(() => undefined);
+        if (error instanceof PgweaveError && error.code === 'server-starting') this.#options.onStopping?.();
+        // A connection that was ended is soon made again or refused, which tells more.
+        else pauseMs = Math.min(pauseMs, lookAgainMs);
+        await sleep(pauseMs, signal).catch(() => undefined);
       }
     }
   }

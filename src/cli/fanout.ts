@@ -162,7 +162,7 @@ async function setupSchema(flags: FanoutFlags, context: JobContext): Promise<num
   if (targets.length === 0) throw new PgweaveError('no-such-target', `the configuration has no target "${flags.target}"`, { hint: `It has: ${config.targets.map((t) => t.name).join(', ')}.`, exitCode: exitCodes.usage });
   const done: { target: string; made: number; left: string[] }[] = [];
   for (const target of targets) {
-    const { made, left } = await setUpSchema(config.source, target, context.signal, () => undefined);
+    const { made, left } = await setUpSchema(config.source, target, context.signal);
     const faults = left.map((f) => `${displayName(f.table.schema, f.table.name)}${f.column === undefined ? '' : `.${f.column}`}`);
     done.push({ target: target.name, made, left: faults });
     if (!flags.json) print(`${target.name}: ${made} tables made${faults.length > 0 ? `; still missing: ${faults.join(', ')}` : ''}`);

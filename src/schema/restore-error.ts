@@ -45,6 +45,11 @@ export function restoreError(error: unknown, statement: Statement): PgweaveError
   });
 }
 
+/** Whether an error says that something of this name is there already. */
+export function isDuplicate(error: unknown): boolean {
+  return duplicates.has(sqlstateOf(error) ?? '');
+}
+
 /** Whether an error says that the thing is there already and that is as good: a schema is only a place. */
 export function alreadyThere(error: unknown, statement: Statement): boolean {
   return statement.object.kind === 'schema' && sqlstateOf(error) === sqlstate.duplicateSchema;

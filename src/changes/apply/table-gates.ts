@@ -185,6 +185,13 @@ export class TableGates {
 
   async #unknown(relation: Relation, commitLsn: Lsn): Promise<Gate> {
     const key = tableKey(relation);
+    // Somebody may have taken it into the job since the states were read.
+    const recorded = (await readTableStateMap(this.#control(), this.#options.job)).get(key);
+    if (recorded) {
+      const known: Gate = { record: recorded, parked: (await countParked(this.#control(), this.#options.job)).some((p) => tableKey(p) === key) };
+      this.#gates.set(key, known);
+      return known;
+    }
     const leaves = await this.#leavesOf(relation);
     const first = leaves[0];
     const table = { schema: relation.schema, name: relation.name };

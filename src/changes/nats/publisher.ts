@@ -230,7 +230,7 @@ export class ChangePublisher implements ReceiverSink, AsyncDisposable {
     await this.#receiver.start();
     if (healthEveryMs === 0) return;
     const { source, slot, job } = this.#options;
-    this.#watch = new SlotWatch({ source, slot, everyMs: healthEveryMs, emit: this.#emit, onLost: (error) => this.fail(error), onTrouble: () => this.#receiver?.letGo(), ...(job === undefined ? {} : { job }) });
+    this.#watch = new SlotWatch({ source, slot, everyMs: healthEveryMs, emit: this.#emit, onLost: (error) => this.fail(error), onTrouble: () => this.#receiver?.letGo(), onStopping: () => this.#receiver?.restart(), ...(job === undefined ? {} : { job }) });
   }
 
   /** What arrives in one turn of the event loop goes out together. */

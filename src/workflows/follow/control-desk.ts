@@ -6,7 +6,7 @@ import { dropTable, retryTable, skipTransaction } from '../../changes/table-comm
 import { Backoff, sleep } from '../../core/abort.ts';
 import { errorMessage, PgweaveError } from '../../core/errors.ts';
 import type { Emit } from '../../core/events.ts';
-import type { TableRef } from '../../core/tables.ts';
+import { tableKey, type TableRef } from '../../core/tables.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { formatLsn, type Lsn } from '../../pg/lsn.ts';
@@ -208,7 +208,20 @@ export class ControlDesk {
     this.#work.add(work);
   }
 
-  async #copyAgain({ applier, copyTable }: DeskSubject, table: TableRef): Promise<Readonly<Record<string, unknown>>> {
+  readonly #copies = new Map<string, Promise<Readonly<Record<string, unknown>>>>();
+
+  /** Whoever asks for a copy that is being made waits for that one: two at once would write over what was applied after the first. */
+  #copyAgain(subject: DeskSubject, table: TableRef): Promise<Readonly<Record<string, unknown>>> {
+    const key = tableKey(table);
+    let copy = this.#copies.get(key);
+    if (!copy) {
+      copy = this.#copyOnce(subject, table).finally(() => this.#copies.delete(key));
+      this.#copies.set(key, copy);
+    }
+    return copy;
+  }
+
+  async #copyOnce({ applier, copyTable }: DeskSubject, table: TableRef): Promise<Readonly<Record<string, unknown>>> {
     await applier.beginCopy(table);
     try {
       const lsn = await copyTable(table);
