@@ -5,6 +5,7 @@ import { parseDuration } from '../core/units.ts';
 import type { AddNodeOptions } from '../mesh/add-node.ts';
 import type { MeshNode } from '../mesh/nodes.ts';
 import { print, printJson, runAction, type CommonOptions } from './common.ts';
+import { meshWatchCommand } from './mesh-watch.ts';
 
 interface MeshFlags {
   readonly nodes: string;
@@ -21,7 +22,7 @@ export function meshCommand(): Command {
     .summary('several nodes that all accept writes, and always agree in the end')
     .description('Several PostgreSQL nodes (16 or newer) that all accept writes, and always agree in the end. nodes.json names the nodes, schema.json the tables; docs/mesh.md tells the whole.')
     .addHelpText('after', '\nExample:\n  pgweave mesh generate && docker compose up -d\n  pgweave mesh setup-replication --host-for-nodes compose\n  pgweave mesh status');
-  for (const command of [generateCommand(), adoptCommand(), applyCommand(), setupCommand(), hbaCommand(), statusCommand(), addCommand(), removeCommand(), verifyCommand(), repairCommand(), maintainCommand()]) mesh.addCommand(command);
+  for (const command of [generateCommand(), adoptCommand(), applyCommand(), setupCommand(), hbaCommand(), statusCommand(), addCommand(), removeCommand(), verifyCommand(), repairCommand(), maintainCommand(), meshWatchCommand()]) mesh.addCommand(command);
   return mesh;
 }
 
