@@ -3,13 +3,15 @@ import { failpoint } from '../core/failpoints.ts';
 import { quoteIdent } from '../pg/identifiers.ts';
 import type { Session } from '../pg/session.ts';
 import { applySchema } from './apply-schema.ts';
-import { clockFaults, faultsError, installedMesh, sameMesh, serverFaults, type InstalledMesh } from './checks.ts';
+import { clockFaults, encodingFaults, faultsError, installedMesh, sameMesh, serverFaults, type InstalledMesh } from './checks.ts';
 import { NodeSessions } from './connect.ts';
 import { dropSlot, dropSubscription, ensureApplyRole, ensurePublication, ensureSlot, ensureSubscription, waitConfirmed } from './edges.ts';
 import { loadFromDonor } from './load-copy.ts';
 import { edgeNames, meshOf, meshTables, registerJoining, setMembers, takeOff } from './members.ts';
 import { subscriptionName } from './names.ts';
 import { nodeNamed, type MeshNode } from './nodes.ts';
+import { adoptAsMembers } from './join-adopted.ts';
+import { interleaveKeys } from './sequences.ts';
 
 export interface AddNodeOptions {
   /** Which member the rows come from; default: the first active one. */
@@ -107,8 +109,8 @@ async function checkTarget(join: Join, target: Session, meshes: Map<string, Inst
   for (const peer of join.peers) faults.push(...(await serverFaults(join.sessions.of(peer), peer, join.peers.length + 1)));
   if (faults.length > 0) throw faultsError('node-unfit', faults);
   const both = { of: (n: MeshNode | string) => ((typeof n === 'string' ? n : n.name) === join.node.name ? own.of(n) : join.sessions.of(n)) } as NodeSessions;
-  const clocks = await clockFaults(both, [...join.peers, join.node], meshes.get(join.donor.name)!.maxDriftMs);
-  if (clocks.length > 0) throw faultsError('mesh-refused', clocks);
+  const refused = [...(await clockFaults(both, [...join.peers, join.node], meshes.get(join.donor.name)!.maxDriftMs)), ...(await encodingFaults(both, [join.donor, join.node]))];
+  if (refused.length > 0) throw faultsError('mesh-refused', refused);
 }
 
 /** Steps 1 to 3: nothing that happens from here on is lost on the new node, wherever its rows come from. */
@@ -140,10 +142,11 @@ async function copyIn(join: Join, target: Session): Promise<number> {
   if (mesh && mesh.name !== node.name) throw new PgweaveError('mesh-exists', `the database of ${node.name} holds a mesh that calls itself ${mesh.name ?? 'nothing'}`, { hint: 'Nothing was changed. Name another database.' });
   if (mesh) await refuseRows(target, node, mesh);
   else {
-    if (options.sql === undefined) throw new PgweaveError('no-schema', `node ${node.name} is empty and no schema was given`, { exitCode: 2, hint: 'Name generated.sql with --schema.' });
-    await applySchema(node, options.sql, { signal: options.signal });
+    if (options.sql !== undefined) await applySchema(node, options.sql, { signal: options.signal });
+    else await adoptAsMembers(target, node, [donor, ...join.peers.filter((p) => p.name !== donor.name)].map((p) => sessions.of(p)), (await installedMesh(sessions.of(donor)))!, options.signal);
     mesh = (await installedMesh(target))!;
   }
+  await interleaveKeys(target, sessions.of(donor), node.id);
   await target.query('select _mesh.refuse_writes($1)', [gate(node)]);
   const model = (await installedMesh(sessions.of(donor)))!;
   try {
@@ -215,6 +218,7 @@ async function becomeOneself(join: Join, target: Session): Promise<void> {
     // What was dead by the donor's own doing stays tagged with the donor; only the identity changes.
     await target.query('select _mesh.become($1, $2), _mesh.refuse_writes($3)', [node.id, node.name, gate(node)]);
     await target.query(`update _mesh.node set acked = '{}', closed = '{}', seen_at = null`);
+    await interleaveKeys(target, join.sessions.of(donor), node.id);
   });
   join.options.onStep?.('the clone has become a node of its own');
   await failpoint('mesh.add.copied');
@@ -237,6 +241,7 @@ async function tieIn(join: Join, target: Session): Promise<void> {
   await failpoint('mesh.add.subscribed');
   await setMembers(target, [...peers, node]);
   await target.query('select _mesh.become($1, $2)', [node.id, node.name]);
+  await target.query('update _mesh.node set seen_at = pg_catalog.clock_timestamp() where id = $1', [node.id]);
   await failpoint('mesh.add.open');
   for (const peer of peers) await setMembers(sessions.of(peer), [node]);
   options.onStep?.(`${node.name} is active`);

@@ -26,9 +26,9 @@ export async function serverFaults(session: Session, node: MeshNode, count: numb
     add(`runs PostgreSQL ${session.serverVersionText}; a mesh needs 16 or newer`, 'Upgrade that server (pgweave clone --follow moves it without downtime).');
     return faults;
   }
-  const row = await session.one<{ wal_level: string; super: boolean; slots: number; senders: number; workers: number; processes: number; used_slots: number; replica: boolean; standby: boolean }>(`
+  const row = await session.one<{ wal_level: string; super: boolean; slots: number; senders: number; workers: number; processes: number; origins: number | null; used_slots: number; replica: boolean; standby: boolean }>(`
     select pg_catalog.current_setting('wal_level') as wal_level, r.rolsuper as super, pg_catalog.current_setting('max_replication_slots')::int4 as slots, pg_catalog.current_setting('max_wal_senders')::int4 as senders,
-      pg_catalog.current_setting('max_logical_replication_workers')::int4 as workers, pg_catalog.current_setting('max_worker_processes')::int4 as processes,
+      pg_catalog.current_setting('max_logical_replication_workers')::int4 as workers, pg_catalog.current_setting('max_worker_processes')::int4 as processes, pg_catalog.current_setting('max_active_replication_origins', true)::int4 as origins,
       (select pg_catalog.count(*) from pg_catalog.pg_replication_slots)::int4 as used_slots, pg_catalog.has_parameter_privilege('session_replication_role', 'SET') as replica, pg_catalog.pg_is_in_recovery() as standby
     from pg_catalog.pg_roles r where r.rolname = current_user`);
   const peers = count - 1;
@@ -38,6 +38,8 @@ export async function serverFaults(session: Session, node: MeshNode, count: numb
   if (row.slots < peers) add(`max_replication_slots = ${row.slots}, fewer than ${peers}`, `alter system set max_replication_slots = ${Math.max(20, peers * 2)}, then restart.`);
   if (row.senders < peers) add(`max_wal_senders = ${row.senders}, fewer than ${peers}`, `alter system set max_wal_senders = ${Math.max(20, peers * 2)}, then restart.`);
   if (row.workers < peers && !workersOff) add(`max_logical_replication_workers = ${row.workers}, fewer than ${peers}`, `alter system set max_logical_replication_workers = ${peers + 4}, then restart.`);
+  // Of version 18 on; before it, max_replication_slots bounds origins.
+  if (row.origins !== null && row.origins < peers) add(`max_active_replication_origins = ${row.origins}, fewer than ${peers}`, `alter system set max_active_replication_origins = ${Math.max(20, peers * 2)}, then restart.`);
   if (row.processes <= peers) add(`max_worker_processes = ${row.processes}, not more than ${peers}`, `alter system set max_worker_processes = ${peers + 12}, then restart.`);
   return faults;
 }
@@ -64,6 +66,12 @@ export async function clockFaults(sessions: NodeSessions, nodes: readonly MeshNo
   // Half the drift: two nodes may be off in opposite directions.
   return offsets.filter((o) => Math.abs(o.offsetMs - median) - o.errorMs > maxDriftMs / 2)
     .map((o) => ({ node: o.node, fault: `its clock is ${((o.offsetMs - median) / 1000).toFixed(1)} s off the others'`, fix: 'Set the clock right (NTP); changes of a node whose clock is ahead would be refused.' }));
+}
+
+/** Nodes whose databases are encoded otherwise than the first one's: a character that another encoding lacks would stop an edge for ever. */
+export async function encodingFaults(sessions: NodeSessions, nodes: readonly MeshNode[]): Promise<NodeFault[]> {
+  const found = await Promise.all(nodes.map(async (n) => ({ node: n.name, ...(await sessions.of(n).one<{ encoding: string }>(`select pg_catalog.current_setting('server_encoding') as encoding`)) })));
+  return found.filter((f) => f.encoding !== found[0]!.encoding).map((f) => ({ node: f.node, fault: `its database is encoded in ${f.encoding}, that of ${found[0]!.node} in ${found[0]!.encoding}`, fix: 'All databases of a mesh need one encoding: create that database anew.' }));
 }
 
 /** What is known of `_mesh` in a database, if it is there. */

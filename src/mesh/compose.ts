@@ -10,12 +10,16 @@ export interface ComposeOptions {
   readonly schemaPath?: string | undefined;
 }
 
-/** Settings of a server that is a node among `count`, with room for nodes to come. */
-export function nodeSettings(count: number): Readonly<Record<string, string>> {
+/** Settings of a server of a major version that is a node among `count`, with room for nodes to come. */
+export function nodeSettings(count: number, version = 18): Readonly<Record<string, string>> {
   // Slots: one a peer, and one for each node that joins or is copied while another does.
   const edges = Math.max(20, (count - 1) * 2 + 8);
   return {
     wal_level: 'logical', max_replication_slots: String(edges), max_wal_senders: String(edges), max_logical_replication_workers: String(count - 1 + 8), max_worker_processes: String(count - 1 + 16),
+    // One origin a subscription; up to version 17 max_replication_slots bounds them too. Source: PostgreSQL 18 release notes.
+    ...(version >= 18 ? { max_active_replication_origins: String(edges) } : {}),
+    // A statement that writes many rows locks up to 512 buckets of keys.
+    max_locks_per_transaction: '256',
     // After an apply error or a lost connection a worker begins again this soon; the default of five seconds is felt.
     wal_retrieve_retry_interval: '500ms',
   };
@@ -35,7 +39,7 @@ export function composeObject(nodes: readonly MeshNode[], options: ComposeOption
       image,
       restart: 'unless-stopped',
       entrypoint: ['bash', '/mesh/entrypoint.sh'],
-      command: Object.entries(nodeSettings(nodes.length)).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+      command: Object.entries(nodeSettings(nodes.length, version)).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
       environment: {
         POSTGRES_DB: node.db, POSTGRES_USER: node.user, POSTGRES_PASSWORD: passwordReference(node), PGDATA: '/var/lib/postgresql/mesh/data', PGWEAVE_NODE: node.name, PGWEAVE_NODE_ID: String(node.id), PGWEAVE_DONORS: donors.join(' '),
       },

@@ -14,7 +14,7 @@ export interface TableDigest {
 const rowHash = `pg_catalog.hashtextextended(pg_catalog.concat_ws(E'\\x01', s.kind::text, s.w::text, s.img::text, s.m::text), 0)`;
 
 /** Settings on which the text of values depends, pinned for the comparison. */
-export const digestSettings = `set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set bytea_output = 'hex'`;
+export const digestSettings = `set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set bytea_output = 'hex'; set lc_monetary = 'C'`;
 
 /** Count and checksum of a table's rows, visible and hidden, with their metadata, by bucket. */
 export async function tableDigest(session: Session, table: MeshTableRow): Promise<TableDigest> {

@@ -15,7 +15,7 @@ export async function ensurePublication(session: Session, node: MeshNode): Promi
 
 /**
  * The role that owns the subscriptions. Its deadlock_timeout is low, so that of an apply worker and an application the worker gives way: it tries again by
- * itself. Settings of the owner hold for apply workers.
+ * itself. Settings of the owner hold for apply workers, and go before those of a database.
  */
 export async function ensureApplyRole(session: Session): Promise<void> {
   const [there] = await session.query('select 1 from pg_catalog.pg_roles where rolname = $1', [applyRole]);
@@ -25,10 +25,17 @@ export async function ensureApplyRole(session: Session): Promise<void> {
     // Another node of the mesh in the same server was faster.
     if (sqlstateOf(error) !== sqlstate.duplicateObject && sqlstateOf(error) !== sqlstate.uniqueViolation) throw error;
   }
-  await session.query(`alter role ${applyRole} set deadlock_timeout = '10ms'`).catch((error: unknown) => {
-    // The same: "tuple concurrently updated" (XX000).
-    if (sqlstateOf(error) !== 'XX000') throw error;
-  });
+  const settings: Readonly<Record<string, string>> = {
+    deadlock_timeout: `'10ms'`,
+    // What a database or a server may set by default, and the merge cannot live with: it must see what was committed while it waited for a lock.
+    default_transaction_isolation: `'read committed'`, default_transaction_read_only: 'off', lock_timeout: '0', ...(session.serverVersion >= 170_000 ? { transaction_timeout: '0' } : {}),
+  };
+  for (const [name, value] of Object.entries(settings)) {
+    await session.query(`alter role ${applyRole} set ${name} = ${value}`).catch((error: unknown) => {
+      // The same: "tuple concurrently updated" (XX000).
+      if (sqlstateOf(error) !== 'XX000') throw error;
+    });
+  }
 }
 
 /** Makes the slot on the publisher, if it is not there; returns where it begins. */
@@ -38,17 +45,37 @@ export async function ensureSlot(publisher: Session, name: string): Promise<bigi
   return lsn;
 }
 
-/** Makes the subscription of one edge on an existing slot, if it is not there. */
-export async function ensureSubscription(subscriber: Session, from: MeshNode, to: MeshNode, enabled = true): Promise<void> {
+/** Makes the subscription of one edge on an existing slot, if it is not there; else gives it the password and the address of nodes.json, if they have changed. */
+export async function ensureSubscription(subscriber: Session, from: MeshNode, to: MeshNode): Promise<void> {
   const name = subscriptionName(to.name, from.name);
-  const [there] = await subscriber.query<{ subenabled: boolean }>('select subenabled from pg_catalog.pg_subscription where subname = $1 and subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())', [name]);
+  const [there] = await subscriber.query<{ subenabled: boolean; subconninfo: string }>('select subenabled, subconninfo from pg_catalog.pg_subscription where subname = $1 and subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())', [name]);
   if (!there) {
-    await subscriber.query(`create subscription ${quoteIdent(name)} connection ${quoteLiteral(conninfoForNodes(from))} publication ${quoteIdent(publicationName(from.name))}
-      with (create_slot = false, slot_name = ${quoteIdent(name)}, copy_data = false, enabled = ${enabled}, origin = none, streaming = on, binary = true, run_as_owner = true)`);
-    await subscriber.query(`alter subscription ${quoteIdent(name)} owner to ${applyRole}`);
-  } else if (enabled && !there.subenabled) {
-    await subscriber.query(`alter subscription ${quoteIdent(name)} enable`);
+    await unlogged(subscriber, async () => {
+      await subscriber.query(`create subscription ${quoteIdent(name)} connection ${quoteLiteral(conninfoForNodes(from))} publication ${quoteIdent(publicationName(from.name))}
+        with (create_slot = false, slot_name = ${quoteIdent(name)}, copy_data = false, origin = none, streaming = on, binary = true, run_as_owner = true)`);
+      await subscriber.query(`alter subscription ${quoteIdent(name)} owner to ${applyRole}`);
+    });
+    return;
   }
+  // Where nodes reach one another was perhaps said on the command line alone, when the edge was made.
+  const wanted = from.hostForNodes === undefined ? withAddressOf(there.subconninfo, conninfoForNodes(from)) : conninfoForNodes(from);
+  if (wanted !== there.subconninfo) await unlogged(subscriber, () => subscriber.query(`alter subscription ${quoteIdent(name)} connection ${quoteLiteral(wanted)}`));
+  if (!there.subenabled) await subscriber.query(`alter subscription ${quoteIdent(name)} enable`);
+}
+
+/** Runs statements that hold a password so that no server log gets them, whatever it logs. */
+async function unlogged(session: Session, work: () => Promise<unknown>): Promise<void> {
+  await session.transaction(async () => {
+    await session.query(`set local log_statement = 'none'; set local log_min_duration_statement = -1; set local log_min_duration_sample = -1; set local log_transaction_sample_rate = 0; set local log_min_error_statement = 'panic'; set local pg_stat_statements.track_utility = off`);
+    await work();
+  });
+}
+
+/** A connection string of ours with the host and port of another one of ours. */
+function withAddressOf(other: string, own: string): string {
+  const address = /^host=(?:'(?:[^'\\]|\\.)*'|\S*) port=(?:'(?:[^'\\]|\\.)*'|\S*) /;
+  const theirs = address.exec(other)?.[0];
+  return theirs === undefined ? own : own.replace(address, () => theirs);
 }
 
 /** Drops a subscription without asking its publisher, which may be gone; the slot is dropped apart. */

@@ -31,7 +31,7 @@ export function generateSql(tables: readonly InputTable[], options: GenerateOpti
     `-- A mesh of PostgreSQL nodes that all accept writes. Written by: pgweave mesh generate
 -- Apply it to every node with: pgweave mesh apply-schema      (one transaction a node)
 -- Every local change is one line of _mesh.journal, which alone is replicated; triggers merge the lines of other nodes. See docs/mesh.md.
--- Tables: ${tables.map((t) => displayName(t.schema, t.name).replaceAll('\n', ' ')).join(', ')}`,
+-- Tables: ${tables.map((t) => displayName(t.schema, t.name).replace(/[\r\n]/g, ' ')).join(', ')}`,
     ...(schemas.length > 0 ? [schemas.map((s) => `create schema if not exists ${quoteIdent(s)};`).join('\n')] : []),
     coreSql({ maxDriftMs: options.maxDriftMs ?? defaultMaxDriftMs }),
     ...tables.map((t) => tableSql(t, tables)),

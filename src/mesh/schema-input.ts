@@ -4,7 +4,7 @@ import { faultsOf, formatPath, inputError, readInputFile, type InputFault } from
 import { isComparable, isExactNumber, isSerial } from './sql/types.ts';
 
 const name = z.string({ error: 'must be a string' }).min(1, 'must not be empty').refine((n) => byteLength(n) <= maxNameBytes, { error: (issue) => `"${String(issue.input).slice(0, 30)}…" is ${byteLength(String(issue.input))} bytes long; PostgreSQL cuts names after 63` })
-  .refine((n) => !n.includes('\0'), 'holds a NUL byte');
+  .refine((n) => !n.includes('\0'), 'holds a NUL byte').refine((n) => !n.includes('$mesh$'), 'holds $mesh$, with which functions are quoted');
 const columnList = z.array(name, { error: 'must be a list of column names; partial, expression, deferrable and NULLS NOT DISTINCT keys cannot be kept across nodes' }).min(1, 'names no column');
 const columnSchema = z.strictObject({ name: name.optional(), data_type: z.string({ error: 'must be a string' }).min(1, 'must not be empty'), default: z.string({ error: 'must be SQL in a string' }).optional(), not_null: z.boolean().optional(), generated: z.string().optional() });
 const foreignKeySchema = z.strictObject({
@@ -16,8 +16,9 @@ const tableSchema = z.strictObject({
   name: name.optional(),
   schema: name.optional(),
   columns: z.record(z.string(), columnSchema, { error: 'must be an object of columns' }),
-  constraints: z.strictObject({ primary: columnList, unique: z.array(columnList, { error: 'must be a list of lists of columns' }).optional(), foreign_keys: z.array(foreignKeySchema).optional(), checks: z.array(z.string().min(1)).optional() }, { error: 'must be an object with at least "primary"' }),
-  indexes: z.array(columnList, { error: 'must be a list of lists of columns' }).optional(),
+  constraints: z.strictObject({ primary: columnList, unique: z.array(columnList, { error: 'must be a list of lists of columns' }).nullish(), foreign_keys: z.array(foreignKeySchema).nullish(), checks: z.array(z.string().min(1)).nullish() }, { error: 'must be an object with at least "primary"' }),
+  // Programs that write the file out of their own structures leave null for a list that is empty.
+  indexes: z.array(columnList, { error: 'must be a list of lists of columns' }).nullish(),
   crdt: z.strictObject({ enabled: z.boolean().optional(), columns: z.record(z.string(), z.strictObject({ type: z.enum(['lww_field', 'pn_counter'], { error: 'must be lww_field or pn_counter' }) })).optional() }).optional(),
 });
 const schemaSchema = z.record(z.string(), tableSchema, { error: 'must be an object of tables' });
@@ -84,6 +85,7 @@ export function parseSchema(input: unknown, options: { readonly source?: string 
       const columnName = column.name ?? key;
       const path = `${id}.columns.${key}`;
       if (byteLength(columnName) > maxNameBytes) fault(path, `the name is longer than ${maxNameBytes} bytes`);
+      if (columnName.includes('\0') || columnName.includes('$mesh$')) fault(path, 'the name holds a NUL byte or $mesh$');
       if (reserved.has(columnName)) fault(path, `the name "${columnName}" is the mesh's own`);
       // The mesh adds these two to every table; naming them in the file is no fault.
       if (kept.has(columnName)) continue;
@@ -97,7 +99,8 @@ export function parseSchema(input: unknown, options: { readonly source?: string 
       if (!found) fault(path, kept.has(column) ? `"${column}" is kept by the mesh and cannot be part of a key` : `there is no column "${column}" in table ${id}`);
       return found;
     };
-    const { primary, unique = [], foreign_keys: foreignKeys = [], checks = [] } = table.constraints;
+    const { primary } = table.constraints;
+    const [unique, foreignKeys, checks] = [table.constraints.unique ?? [], table.constraints.foreign_keys ?? [], table.constraints.checks ?? []];
     const keyPaths: [string, readonly string[]][] = [[`${id}.constraints.primary`, primary], ...unique.map((u, i): [string, readonly string[]] => [`${id}.constraints.unique[${i}]`, u])];
     for (const [path, key] of keyPaths) {
       if (new Set(key).size !== key.length) fault(path, 'names a column twice');

@@ -1,8 +1,9 @@
 import { PgweaveError } from '../core/errors.ts';
 import { failpoint } from '../core/failpoints.ts';
-import { clockFaults, faultsError, installedMesh, sameMesh, serverFaults, type InstalledMesh, type NodeFault } from './checks.ts';
+import { clockFaults, encodingFaults, faultsError, installedMesh, sameMesh, serverFaults, type InstalledMesh, type NodeFault } from './checks.ts';
 import { NodeSessions } from './connect.ts';
-import { ensureApplyRole, ensurePublication, ensureSlot, ensureSubscription } from './edges.ts';
+import { dropSlot, ensureApplyRole, ensurePublication, ensureSlot, ensureSubscription } from './edges.ts';
+import { tableFunction, withoutCollection } from './members.ts';
 import { subscriptionName } from './names.ts';
 import type { MeshNode } from './nodes.ts';
 import type { Session } from '../pg/session.ts';
@@ -43,12 +44,25 @@ export async function setupReplication(nodes: readonly MeshNode[], options: Setu
   options.onStep?.('publications');
   await failpoint('mesh.setup.slots');
   const edges: string[] = [];
+  // Tombstones must stay until they are told again: what a slot that is gone had yet to carry is acknowledged as soon as the new one runs.
+  const emitted = await withoutCollection(sessions, nodes, async () => await makeSlots(sessions, nodes, edges, options));
+  await failpoint('mesh.setup.subscriptions');
+  for (const from of nodes) for (const to of nodes) if (from !== to) await ensureSubscription(sessions.of(to), from, to);
+  options.onStep?.('subscriptions');
+  return { nodes: nodes.map((n) => n.name), edges, emitted };
+}
+
+/** Slots for all edges; where one is new, its node tells what it holds. Returns the rows told, by node. */
+async function makeSlots(sessions: NodeSessions, nodes: readonly MeshNode[], edges: string[], options: SetupOptions): Promise<Record<string, bigint>> {
   const fresh = new Set<string>();
   for (const from of nodes) {
     for (const to of nodes) {
       if (from === to) continue;
       const name = subscriptionName(to.name, from.name);
       edges.push(name);
+      // A slot that has lost its WAL can carry nothing any more. Source: PostgreSQL documentation, pg_replication_slots.wal_status.
+      const [lost] = await sessions.of(from).query(`select 1 from pg_catalog.pg_replication_slots where slot_name = $1 and wal_status = 'lost'`, [name]);
+      if (lost) await dropSlot(sessions.of(from), name, options.signal);
       const [there] = await sessions.of(from).query('select 1 from pg_catalog.pg_replication_slots where slot_name = $1', [name]);
       const [followed] = await sessions.of(to).query('select 1 from pg_catalog.pg_subscription where subname = $1 and subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())', [name]);
       // Without a subscription an earlier run may have ended before it told what was there.
@@ -62,10 +76,7 @@ export async function setupReplication(nodes: readonly MeshNode[], options: Setu
   // What was written before a slot was there is in no journal that anybody reads. Told now, before anything of the others can arrive and be told again.
   for (const node of nodes) if (fresh.has(node.name)) emitted[node.name] = await reemitAll(sessions.of(node));
   options.onStep?.('rows that were there before');
-  await failpoint('mesh.setup.subscriptions');
-  for (const from of nodes) for (const to of nodes) if (from !== to) await ensureSubscription(sessions.of(to), from, to);
-  options.onStep?.('subscriptions');
-  return { nodes: nodes.map((n) => n.name), edges, emitted };
+  return emitted;
 }
 
 /** Enters members that a node does not know yet as active. */
@@ -78,13 +89,11 @@ export async function reemitAll(session: Session): Promise<bigint> {
   const tables = await session.query<{ name: string; base: string }>('select name, base from _mesh.tbl order by name');
   let total = 0n;
   for (const { base } of tables) {
-    const { n } = await session.one<{ n: bigint }>(`select _mesh.${quoted(`reemit_${base}`)}() as n`);
+    const { n } = await session.one<{ n: bigint }>(`select ${tableFunction('reemit', base)}() as n`);
     total += n;
   }
   return total;
 }
-
-const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;
 
 async function checkBeforeSetup(sessions: NodeSessions, nodes: readonly MeshNode[]): Promise<Map<string, InstalledMesh>> {
   if (nodes.length < 2) throw new PgweaveError('mesh-too-small', 'a mesh needs two nodes at least', { exitCode: 2, hint: 'Add nodes to nodes.json.' });
@@ -102,7 +111,7 @@ async function checkBeforeSetup(sessions: NodeSessions, nodes: readonly MeshNode
     const mesh = meshes.get(node.name)!;
     if (mesh.id !== node.id) faults.push({ node: node.name, fault: `is number ${mesh.id ?? '?'} in its database and ${node.id} in nodes.json`, fix: 'Give every node its number in nodes.json ("id"): the order of the file has changed.' });
   }
-  faults.push(...(await clockFaults(sessions, nodes, meshes.values().next().value!.maxDriftMs)));
+  faults.push(...(await clockFaults(sessions, nodes, meshes.values().next().value!.maxDriftMs)), ...(await encodingFaults(sessions, nodes)));
   if (faults.length > 0) throw faultsError('mesh-refused', faults);
   return meshes;
 }

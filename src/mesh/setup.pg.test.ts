@@ -66,7 +66,7 @@ describe('setting up', () => {
 
   it('the apply workers run under a role of their own that gives way in deadlocks', async () => {
     const rows = await databases[0]!.query<{ owner: string; config: string[] }>(`select r.rolname as owner, s.setconfig as config from pg_subscription x join pg_roles r on r.oid = x.subowner join pg_db_role_setting s on s.setrole = r.oid limit 1`);
-    expect(rows).toEqual([{ owner: 'pgweave_mesh_apply', config: ['deadlock_timeout=10ms'] }]);
+    expect(rows).toEqual([{ owner: 'pgweave_mesh_apply', config: ['deadlock_timeout=10ms', 'default_transaction_isolation=read committed', 'default_transaction_read_only=off', 'lock_timeout=0', 'transaction_timeout=0'] }]);
   });
 
   it('what is broken is named', async () => {

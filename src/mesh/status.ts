@@ -5,6 +5,7 @@ import { clockOffset, installedMesh } from './checks.ts';
 import { openNode } from './connect.ts';
 import { meshTables } from './members.ts';
 import { publicationName, subscriptionName } from './names.ts';
+import { tableFaults } from './table-faults.ts';
 import type { MeshNode } from './nodes.ts';
 
 export interface NodeStatus {
@@ -17,11 +18,15 @@ export interface NodeStatus {
   readonly walLevel: string | undefined;
   readonly member: boolean;
   readonly members: readonly { readonly name: string; readonly state: string; readonly seenSecondsAgo: number | undefined }[];
-  readonly tables: readonly { readonly table: string; readonly digest: string; readonly hidden: number; readonly tombstones: number; readonly orphans: number | undefined }[];
+  readonly tables: readonly { readonly table: string; readonly digest: string; readonly hidden: number; readonly tombstones: number; readonly orphans: number | undefined;
+    /** What was changed about the table since it came in, so that nodes may come apart. */
+    readonly faults: readonly string[] }[];
   readonly publications: readonly string[];
   readonly subscriptions: readonly { readonly name: string; readonly enabled: boolean; readonly running: boolean; readonly applyErrors: number }[];
   readonly slots: readonly { readonly name: string; readonly active: boolean; readonly lagBytes: number; readonly walStatus: string; readonly replayLagMs: number | undefined }[];
   readonly journalBytes: number;
+  /** Since the last round of housekeeping (`maintain`); undefined where there was none. */
+  readonly maintainedSecondsAgo: number | undefined;
   /** Overruled and hidden rows of the last day, by kind. */
   readonly conflicts: Readonly<Record<string, number>>;
   /** Ahead of the median of all nodes; undefined for one node alone. */
@@ -67,7 +72,7 @@ type Measured = Omit<NodeStatus, 'clockSkewMs'> & { readonly offsetMs: number | 
 async function nodeStatus(node: MeshNode, options: StatusOptions): Promise<Measured> {
   const empty: Measured = {
     node: node.name, id: node.id, address: `${node.host}:${node.port}/${node.db}`, reachable: false, error: undefined, version: undefined, walLevel: undefined, member: false, members: [], tables: [], publications: [], subscriptions: [],
-    slots: [], journalBytes: 0, conflicts: {}, offsetMs: undefined,
+    slots: [], journalBytes: 0, maintainedSecondsAgo: undefined, conflicts: {}, offsetMs: undefined,
   };
   let session: Session;
   try {
@@ -87,14 +92,14 @@ async function nodeStatus(node: MeshNode, options: StatusOptions): Promise<Measu
   }
 }
 
-async function meshFacts(session: Session, options: StatusOptions): Promise<Pick<Measured, 'members' | 'tables' | 'publications' | 'subscriptions' | 'slots' | 'journalBytes' | 'conflicts'>> {
+async function meshFacts(session: Session, options: StatusOptions): Promise<Pick<Measured, 'members' | 'tables' | 'publications' | 'subscriptions' | 'slots' | 'journalBytes' | 'maintainedSecondsAgo' | 'conflicts'>> {
   const members = await session.query<{ name: string; state: string; seen: string | null }>('select name, state, pg_catalog.date_part(\'epoch\', pg_catalog.clock_timestamp() - seen_at)::text as seen from _mesh.node where id <> (select n.id from _mesh.node n where n.name = _mesh.my_name()) order by id');
   const tables: NodeStatus['tables'][number][] = [];
   const digests = new Map((await session.query<{ name: string; digest: string }>('select name, digest from _mesh.tbl')).map((t) => [t.name, t.digest]));
   for (const table of await meshTables(session)) {
     const ghost = `_mesh.${quoteIdent(`ghost_${table.base}`)}`;
     const { hidden, dead } = await session.one<{ hidden: bigint; dead: bigint }>(`select pg_catalog.count(*) filter (where _mesh_kind = 'p') as hidden, pg_catalog.count(*) filter (where _mesh_kind = 'd') as dead from ${ghost}`);
-    tables.push({ table: table.name, digest: digests.get(table.name) ?? '', hidden: Number(hidden), tombstones: Number(dead), orphans: options.orphans ? await countOrphans(session, table.rel) : undefined });
+    tables.push({ table: table.name, digest: digests.get(table.name) ?? '', hidden: Number(hidden), tombstones: Number(dead), orphans: options.orphans ? await countOrphans(session, table.rel) : undefined, faults: await tableFaults(session, table) });
   }
   const publications = await session.query<{ pubname: string }>(`select p.pubname from pg_catalog.pg_publication p join pg_catalog.pg_publication_rel r on r.prpubid = p.oid where r.prrelid = '_mesh.journal'::regclass order by 1`);
   const subscriptions = await session.query<{ subname: string; subenabled: boolean; running: boolean; errors: bigint }>(`select s.subname, s.subenabled, w.pid is not null as running, coalesce(t.apply_error_count, 0) as errors
@@ -103,13 +108,14 @@ async function meshFacts(session: Session, options: StatusOptions): Promise<Pick
   const slots = await session.query<{ slot_name: string; active: boolean; lag: string; wal_status: string | null; replay: string | null }>(`select s.slot_name, s.active, l.bytes::text as lag, s.wal_status, (pg_catalog.date_part('epoch', r.replay_lag) * 1000)::text as replay
     from pg_catalog.pg_replication_slots s left join pg_catalog.pg_stat_replication r on r.pid = s.active_pid cross join lateral (select pg_catalog.pg_current_wal_insert_lsn() - s.confirmed_flush_lsn as bytes) l
     where s.database = pg_catalog.current_database() and s.slot_name ~ '^sub_.+_from_' order by 1`);
+  const { maintained } = await session.one<{ maintained: string | null }>(`select pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - (select n.seen_at from _mesh.node n where n.name = _mesh.my_name()))::text as maintained`);
   const { bytes } = await session.one<{ bytes: bigint }>(`select pg_catalog.pg_total_relation_size('_mesh.journal') as bytes`);
   const conflicts = await session.query<{ kind: string; n: bigint }>(`select kind, pg_catalog.count(*) as n from _mesh.conflict where at > pg_catalog.clock_timestamp() - interval '1 day' group by kind order by kind`);
   return {
     members: members.map((m) => ({ name: m.name, state: m.state, seenSecondsAgo: m.seen === null ? undefined : Math.round(Number(m.seen)) })), tables, publications: publications.map((p) => p.pubname),
     subscriptions: subscriptions.map((s) => ({ name: s.subname, enabled: s.subenabled, running: s.running, applyErrors: Number(s.errors) })),
     slots: slots.map((s) => ({ name: s.slot_name, active: s.active, lagBytes: Number(s.lag), walStatus: s.wal_status ?? 'unknown', replayLagMs: s.replay === null ? undefined : Math.round(Number(s.replay)) })),
-    journalBytes: Number(bytes), conflicts: Object.fromEntries(conflicts.map((c) => [c.kind, Number(c.n)])),
+    journalBytes: Number(bytes), maintainedSecondsAgo: maintained === null ? undefined : Math.round(Number(maintained)), conflicts: Object.fromEntries(conflicts.map((c) => [c.kind, Number(c.n)])),
   };
 }
 
@@ -131,6 +137,8 @@ async function countOrphans(session: Session, rel: string): Promise<number> {
 /** WAL kept back for one edge beyond which something is taken to be wrong. */
 const lagAlarmBytes = 1024 ** 3;
 const skewAlarmMs = 10_000;
+/** Housekeeping should run some times a minute; after so long it was forgotten. */
+const overdueSeconds = 600;
 
 /** What is wrong, judged over all nodes; pure. */
 export function healthIssues(nodes: readonly MeshNode[], found: readonly NodeStatus[]): MeshIssue[] {
@@ -150,6 +158,14 @@ export function healthIssues(nodes: readonly MeshNode[], found: readonly NodeSta
     }
     if (s.clockSkewMs !== undefined && Math.abs(s.clockSkewMs) > skewAlarmMs) add(`its clock is ${(s.clockSkewMs / 1000).toFixed(1)} s off`, 'Set it right (NTP): changes too far ahead are refused.');
     if (!s.publications.includes(publicationName(s.node))) add(`publication ${publicationName(s.node)} is missing`, 'pgweave mesh setup-replication makes it again.');
+    if ((s.maintainedSecondsAgo ?? Number.POSITIVE_INFINITY) > overdueSeconds) {
+      add(`no housekeeping ${s.maintainedSecondsAgo === undefined ? 'has ever run' : `for ${Math.round(s.maintainedSecondsAgo / 60)} minutes`}: tombstones and journal grow`, `Let something run it on every node: pgweave mesh maintain --every 15s as a service, or pg_cron: select cron.schedule('pgweave-mesh', '15 seconds', 'select _mesh.maintain()');`);
+    }
+    for (const table of s.tables) for (const fault of table.faults) add(`table ${table.table}: ${fault}`, 'DDL is not replicated: bring all nodes to one definition; docs/mesh.md, "What a mesh cannot give you". Then pgweave mesh repair.');
+    for (const slot of s.slots) {
+      if (nodes.some((n) => slot.name === subscriptionName(n.name, s.node))) continue;
+      add(`slot ${slot.name} belongs to no node in nodes.json and keeps ${Math.round(slot.lagBytes / 1024 ** 2)} MB of WAL`, `If that node is gone for good: pgweave mesh remove-node --lost, or select pg_drop_replication_slot('${slot.name}');`);
+    }
     for (const peer of nodes) {
       if (peer.name === s.node) continue;
       const known = s.members.find((m) => m.name === peer.name);
@@ -161,7 +177,7 @@ export function healthIssues(nodes: readonly MeshNode[], found: readonly NodeSta
       else if (!subscription.running && found.some((f) => f.node === peer.name && f.reachable)) add(`subscription ${subscription.name} is not running${subscription.applyErrors > 0 ? ` (${subscription.applyErrors} apply errors)` : ''}`, 'The server log of this node says why; it tries again by itself.');
       const slot = s.slots.find((x) => x.name === subscriptionName(peer.name, s.node));
       if (!slot) add(`slot ${subscriptionName(peer.name, s.node)} is missing`, 'pgweave mesh setup-replication makes it again; then pgweave mesh repair, since changes are lost to that node.');
-      else if (slot.walStatus === 'lost') add(`slot ${slot.name} has lost its WAL`, `Changes are lost to ${peer.name}: drop the slot, run setup-replication, then pgweave mesh repair.`);
+      else if (slot.walStatus === 'lost') add(`slot ${slot.name} has lost its WAL`, `Changes are lost to ${peer.name}: pgweave mesh setup-replication makes it anew and tells everything again, then pgweave mesh repair.`);
       else if (slot.lagBytes > lagAlarmBytes) add(`${peer.name} is ${Math.round(slot.lagBytes / 1024 ** 2)} MB behind`, 'Watch the disk: WAL is kept until that node has it.');
     }
     for (const member of s.members) if (member.state !== 'removed' && !nodes.some((n) => n.name === member.name)) add(`counts ${member.name} as a member, which nodes.json does not name`, 'Add it to nodes.json.');

@@ -9,7 +9,7 @@ const types: readonly (readonly [type: string, ...values: string[]])[] = [
   ['boolean', 'true'], ['bytea', `'\\x00ff5c27'`, `''`], ['date', `'infinity'`, `'0044-03-15 BC'`], ['timestamp', `'-infinity'`, `'2024-02-29 23:59:59.999999'`], ['timestamptz', `'2024-07-01 12:00:00.123456+05:45'`], ['time', `'24:00:00'`], ['timetz', `'04:05:06.789-08'`],
   ['interval', `'1 year -2 mons +3 days -04:05:06.7'`], ['uuid', `'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'`], ['json', `'{"a" : 1, "a": 2}'`], ['jsonb', `'{"n": 1.000, "s": "\\u00e9"}'`], ['xml', `'<a b="c">&amp;</a>'`], ['inet', `'10.0.0.1/32'`, `'::1/64'`], ['cidr', `'10.0.0.0/8'`], ['macaddr', `'08:00:2b:01:02:03'`],
   ['money', `'12.34'`], ['bit(3)', `B'101'`], ['bit varying', `B'0011'`], ['point', `'(0.1,-0)'`], ['box', `'(2,2),(1,1)'`], ['int4range', `'[1,5)'`, `'empty'`], ['tstzrange', `'[2024-01-01,)'`], ['int[]', `'{1,NULL,-3}'`, `'[0:1]={1,2}'`, `'{{1,2},{3,4}}'`], ['text[]', `array['a,b', '"', '', null, 'NULL']`],
-  ['tsvector', `'fat:2,4 cat:3'`], ['int4multirange', `'{[1,2),[5,6)}'`], ['mood', `'so, so'`], ['pair', `row('a,"b', null)`, `row(null, null)`], ['positive', '7'], ['mood[]', `array['sad', null]::mood[]`], ['pg_lsn', `'16/B374D848'`], ['oid', '4294967295'],
+  ['tsvector', `'fat:2,4 cat:3'`], ['int4multirange', `'{[1,2),[5,6)}'`], ['mood', `'so, so'`], ['pair', `row('a,"b', null)`, `row(null, null)`], ['positive', '7'], ['mood[]', `array['sad', null]::mood[]`], ['pg_lsn', `'16/B374D848'`], ['oid', '4294967295'], ['regclass', `'keys'`, `'pg_class'`], ['regtype', `'mood'`],
 ];
 const prepare = `create type mood as enum ('sad', 'so, so'); create type pair as (a text, b int); create domain positive as int check (value > 0);`;
 

@@ -1,4 +1,5 @@
 import { sleep } from '../core/abort.ts';
+import { PgweaveError } from '../core/errors.ts';
 import { NodeSessions } from './connect.ts';
 import { bucketKeys, digestSettings, tableDigest } from './digest.ts';
 import { drain, meshOf, meshTables, type MeshTableRow } from './members.ts';
@@ -37,7 +38,9 @@ export async function compareAll(sessions: NodeSessions, nodes: readonly MeshNod
   for (const node of nodes) await sessions.of(node).query(digestSettings);
   await drain(sessions, nodes, { timeoutMs, signal: options.signal });
   const all = await meshTables(sessions.of(nodes[0]!));
-  const wanted = options.tables ? all.filter((t) => options.tables!.includes(t.name) || options.tables!.includes(t.name.replace(/^public\./, ''))) : all;
+  const wanted = options.tables ? all.filter((t) => options.tables!.some((name) => names(name, t))) : all;
+  const missing = (options.tables ?? []).filter((name) => !all.some((t) => names(name, t)));
+  if (missing.length > 0) throw new PgweaveError('no-such-table', `the mesh has no table ${missing.join(', ')}`, { exitCode: 2, hint: `It has ${all.map((t) => t.name).join(', ')}.` });
   const tables: VerifyResult['tables'][number][] = [];
   const differences: KeyDifference[] = [];
   for (const table of wanted) {
@@ -49,6 +52,11 @@ export async function compareAll(sessions: NodeSessions, nodes: readonly MeshNod
     tables.push({ table: table.name, rows: digests[0]!.rows, hidden: digests[0]!.hidden, differences: found.length });
   }
   return { equal: differences.length === 0, tables, differences };
+}
+
+/** Whether a name from the command line means this table; a name without a schema means public. */
+function names(name: string, table: MeshTableRow): boolean {
+  return name === table.name || `public.${name}` === table.name;
 }
 
 /** Differences that stay though the nodes have caught up in between: what differs at two looks with the same values is no change under way. */

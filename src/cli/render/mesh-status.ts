@@ -12,7 +12,7 @@ function aligned(rows: readonly (readonly string[])[], gap = 2): string[] {
 /** `pgweave mesh status` for people. */
 export function renderMeshStatus(status: MeshStatus): string[] {
   const lines = aligned(status.nodes.map((n) => [n.node, n.reachable ? `PostgreSQL ${(n.version ?? '').split(' ')[0]!}` : 'unreachable', n.address, n.clockSkewMs === undefined ? '' : `clock ${n.clockSkewMs >= 0 ? '+' : ''}${n.clockSkewMs} ms`,
-    n.member ? `${n.tables.length} tables   ${sum(n, 'hidden')} hidden rows   ${sum(n, 'tombstones')} tombstones   journal ${formatBytes(n.journalBytes)}` : n.reachable ? 'no member' : '']));
+    n.member ? `${n.tables.length} tables   ${sum(n, 'hidden')} hidden rows   ${sum(n, 'tombstones')} tombstones   journal ${formatBytes(n.journalBytes)}   housekeeping ${n.maintainedSecondsAgo === undefined ? 'never' : `${formatCount(n.maintainedSecondsAgo)} s ago`}` : n.reachable ? 'no member' : '']));
   const edges = status.nodes.flatMap((n) => n.slots.map((s) => [`${n.node} → ${/^sub_(.+)_from_/.exec(s.name)?.[1] ?? s.name}`, s.active ? 'streaming' : 'not connected', `${formatBytes(s.lagBytes)} behind${s.replayLagMs === undefined ? '' : ` (${s.replayLagMs} ms)`}`, s.walStatus === 'reserved' ? '' : s.walStatus]));
   if (edges.length > 0) lines.push('', ...aligned(edges).map((l) => `  ${l}`));
   const conflicts = new Map<string, number>();

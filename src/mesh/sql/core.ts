@@ -46,9 +46,9 @@ create table _mesh.node (
   acked jsonb not null default '{}',
   closed jsonb not null default '{}',
   ready boolean not null default false,  -- of a node that joins by base backup: what the backup must contain
-  seen_at timestamptz
+  seen_at timestamptz  -- last heartbeat that arrived; of this node itself: last maintain()
 );
-insert into _mesh.node (id, name, state) values (_mesh.me(), _mesh.my_name(), 'active');
+insert into _mesh.node (id, name, state, seen_at) values (_mesh.me(), _mesh.my_name(), 'active', clock_timestamp());
 create table _mesh.format (version int not null);
 insert into _mesh.format values (${meshFormat});
 -- Tables in the mesh. digest: the generated definition, so that nodes with different ones are found.
@@ -95,7 +95,13 @@ begin
   if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then
     -- A session lock, held for the moment of reading and raising: two sessions may not undo one another's raise.
     perform pg_advisory_lock(4713, 0);
-    if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then perform setval('_mesh.clock', t); end if;
+    begin
+      if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then perform setval('_mesh.clock', t); end if;
+    exception when query_canceled or others then
+      -- The end of a transaction does not release it: a session that was cancelled just here would hold up everybody.
+      perform pg_advisory_unlock(4713, 0);
+      raise;
+    end;
     perform pg_advisory_unlock(4713, 0);
   end if;
 end $mesh$;
@@ -196,12 +202,19 @@ begin
   perform _mesh.heartbeat();
   collected := _mesh.collect();
   delete from _mesh.conflict where at < clock_timestamp() - make_interval(days => conflict_days);
-  -- Lines are only read from the WAL, so they can go at once. Writers are not kept waiting for it.
+  update _mesh.node set seen_at = clock_timestamp() where id = _mesh.me();
+  -- Lines are only read from the WAL, so they can go at once. Writers are not kept waiting for it, or, where there is never a moment without one, for a
+  -- blink: a journal that could not be emptied under load would fill the disk.
   if pg_relation_size('_mesh.journal') > journal_bytes then
     begin
-      lock table _mesh.journal in access exclusive mode nowait;
+      if pg_relation_size('_mesh.journal') > journal_bytes * 4 then
+        perform set_config('lock_timeout', '250ms', true);
+        lock table _mesh.journal in access exclusive mode;
+      else
+        lock table _mesh.journal in access exclusive mode nowait;
+      end if;
       truncate _mesh.journal;
-    exception when lock_not_available then null;
+    exception when lock_not_available or deadlock_detected then null;
     end;
   end if;
   return collected;

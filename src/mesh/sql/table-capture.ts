@@ -2,7 +2,7 @@ import { quoteIdent, quoteLiteral } from '../../pg/identifiers.ts';
 import { meshObject } from '../names.ts';
 import { asText, hashOf, type PlanColumn, type PlanFacts } from '../table-plan.ts';
 import { baselineStamp } from './core.ts';
-import { pinnedSettings } from './types.ts';
+import { dependsOnTimeZone, pinnedSettings } from './types.ts';
 
 /** `x.a = y.a and x.b = y.b` over the key's columns. */
 export function sameKey(facts: PlanFacts, a: string, b: string, equals = '='): string {
@@ -15,7 +15,7 @@ const boundEquals = 'operator(pg_catalog.=)';
 /** The key of a row as text, the tie-break between two keys with one stamp: compared byte by byte, so that every node decides alike. */
 export function keyText(facts: PlanFacts, alias: string): string {
   const texts = facts.keys.map((c) => asText(`${alias}.${quoteIdent(c.name)}`, c));
-  return texts.length === 1 ? `(${texts[0]})` : `(array[${texts.join(', ')}]::text)`;
+  return texts.length === 1 ? `(${texts[0]})` : `(array[${texts.join(', ')}]::pg_catalog.text)`;
 }
 
 export function imageOf(facts: PlanFacts, alias: string, only?: readonly PlanColumn[]): string {
@@ -48,9 +48,16 @@ export function keyChanged(facts: PlanFacts, a: string, b: string): string {
   return facts.keys.map((c) => `${a}.${quoteIdent(c.name)} is distinct from ${b}.${quoteIdent(c.name)}`).join(' or ');
 }
 
+/** SET clauses for functions that turn values into text or back, and compare keys by their text. */
+export function valuePins(facts: PlanFacts): string {
+  const pins = pinnedSettings(facts.sent.map((c) => c.type));
+  // The text of a key ranks rows of one stamp: it must not follow a server's time zone.
+  return [...pins, ...(facts.keys.some((c) => dependsOnTimeZone(c.type)) ? [`timezone = 'UTC'`] : [])].map((p) => ` set ${p}`).join('');
+}
+
 /** A trigger function with the owner's rights. `values`: whether it turns values into text or back; `bound`: whether it names all it uses in full. */
 export function ownerTrigger(facts: PlanFacts, kind: string, declare: string, body: string, options: { readonly values?: boolean; readonly bound?: boolean } = {}): string {
-  const pins = options.values === false ? '' : pinnedSettings(facts.sent.map((c) => c.type)).map((p) => ` set ${p}`).join('');
+  const pins = options.values === false ? '' : valuePins(facts);
   const path = options.bound ? '' : ` set search_path = ${facts.searchPath}`;
   return `create function ${meshObject(kind, facts.base)}() returns trigger language plpgsql security definer${path}${pins} as $mesh$
 #variable_conflict use_variable
@@ -68,8 +75,8 @@ const auditLines = (facts: PlanFacts) => (facts.plan.audit ? `new.updated_at := 
 /** Stamps by column and counters of a row that is born: counters begin with the value given. */
 function bornMeta(facts: PlanFacts, generation: string): string {
   if (!facts.byColumn) return '';
-  const counters = facts.counters.map((c) => `${quoteLiteral(c.name)}, pg_catalog.jsonb_build_object(_mesh.me()::text, pg_catalog.jsonb_build_array(coalesce(new.${quoteIdent(c.name)}, 0), new._mesh_w))`);
-  return `new._mesh_m := pg_catalog.jsonb_build_object('g', ${generation}, 'b', new._mesh_w, 's', '{}'::jsonb, 'c', ${counters.length === 0 ? `'{}'::jsonb` : `pg_catalog.jsonb_build_object(${counters.join(', ')})`});`;
+  const counters = facts.counters.map((c) => `${quoteLiteral(c.name)}, pg_catalog.jsonb_build_object(_mesh.me()::pg_catalog.text, pg_catalog.jsonb_build_array(coalesce(new.${quoteIdent(c.name)}, 0), new._mesh_w))`);
+  return `new._mesh_m := pg_catalog.jsonb_build_object('g', ${generation}, 'b', new._mesh_w, 's', '{}'::pg_catalog.jsonb, 'c', ${counters.length === 0 ? `'{}'::pg_catalog.jsonb` : `pg_catalog.jsonb_build_object(${counters.join(', ')})`});`;
 }
 
 /** Counters of a row of which nothing is known: an entry for each, so that totals can be set into it. */
@@ -80,7 +87,7 @@ export function noCounters(facts: PlanFacts): string {
 /** The metadata of a row that was there before the mesh. */
 export function baselineMeta(facts: PlanFacts, alias: string): string {
   const counters = facts.counters.map((c) => `${quoteLiteral(c.name)}, pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(${alias}.${quoteIdent(c.name)}, 0), ${baselineStamp}))`);
-  return `pg_catalog.jsonb_build_object('g', 0, 'b', ${baselineStamp}, 's', '{}'::jsonb, 'c', ${counters.length === 0 ? `'{}'::jsonb` : `pg_catalog.jsonb_build_object(${counters.join(', ')})`})`;
+  return `pg_catalog.jsonb_build_object('g', 0, 'b', ${baselineStamp}, 's', '{}'::pg_catalog.jsonb, 'c', ${counters.length === 0 ? `'{}'::pg_catalog.jsonb` : `pg_catalog.jsonb_build_object(${counters.join(', ')})`})`;
 }
 
 const journalColumns = 'insert into _mesh.journal (origin, xid, tbl, op, w, m, img)';
@@ -135,7 +142,7 @@ new._mesh_m := v_m;`
   out.push(`-- Before UPDATE: the stamp. It runs with the writer's own rights and touches no table.
 create function ${meshObject('stamp', base)}() returns trigger language plpgsql as $mesh$
 #variable_conflict use_variable
-${facts.byColumn ? 'declare\n  v_m jsonb;\n' : ''}begin
+${facts.byColumn ? 'declare\n  v_m pg_catalog.jsonb;\n' : ''}begin
   new._mesh_w := _mesh.next_stamp(old._mesh_w);
 ${indent([changed, auditLines(facts), 'return new;'].join('\n'), 2)}
 end $mesh$;`);
@@ -191,7 +198,10 @@ return old;`, { values: false })}`);
   }
 
   out.push(`-- Before TRUNCATE: every row, hidden ones too, becomes a tombstone.
-${ownerTrigger(facts, 'emptied', '', `with dead as (
+${ownerTrigger(facts, 'emptied', '', `if _mesh.old_snapshot() then
+  raise feature_not_supported using message = 'TRUNCATE of ${facts.name.replaceAll("'", "''")}, which is in a mesh, needs isolation level read committed', hint = 'Rows that came after the snapshot of the transaction would go on this node alone.';
+end if;
+with dead as (
   insert into ${ghost} as g (${ghostColumns(facts)}, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
   select ${ghostValues(facts, 'o')}, 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from ${table} o
   on conflict (${keyList(facts)}) do update set ${buryUpdate(facts)}
@@ -225,7 +235,7 @@ function counterDelta(c: PlanColumn): string {
   const column = quoteIdent(c.name);
   const name = quoteLiteral(c.name);
   return `if new.${column} is distinct from old.${column} then
-  v_m := pg_catalog.jsonb_set(v_m, array['c', ${name}, _mesh.me()::text], pg_catalog.jsonb_build_array(coalesce(new.${column}, 0)::numeric - coalesce(old.${column}, 0)::numeric + coalesce((v_m -> 'c' -> ${name} -> _mesh.me()::text ->> 0)::numeric, 0), new._mesh_w));
+  v_m := pg_catalog.jsonb_set(v_m, array['c', ${name}, _mesh.me()::pg_catalog.text], pg_catalog.jsonb_build_array(coalesce(new.${column}, 0)::numeric - coalesce(old.${column}, 0)::numeric + coalesce((v_m -> 'c' -> ${name} -> _mesh.me()::pg_catalog.text ->> 0)::numeric, 0), new._mesh_w));
 end if;`;
 }
 

@@ -1,7 +1,7 @@
 import { quoteIdent, quoteLiteral } from '../../pg/identifiers.ts';
 import { meshObject } from '../names.ts';
 import { type PlanColumn, type PlanFacts } from '../table-plan.ts';
-import { baselineMeta, buryUpdate, ghostColumns, ghostValues, imageOf, indent, keyBucket, keyList, keyText, noCounters, ownerTrigger, sameKey, sharesUnique, uniqueChanged, uniqueHashes } from './table-capture.ts';
+import { baselineMeta, buryUpdate, ghostColumns, ghostValues, imageOf, indent, keyBucket, keyList, keyText, noCounters, ownerTrigger, sameKey, sharesUnique, uniqueChanged, uniqueHashes, valuePins } from './table-capture.ts';
 
 /** How the journal's line becomes a row: by the column's own input function. */
 function parseImage(facts: PlanFacts, variable: string): string {
@@ -315,16 +315,15 @@ ${indent(sums, 6)}
     exception when check_violation or not_null_violation or numeric_value_out_of_range then
       v_why := 'invalid';
       v_winner := sqlerrm;
-${indent(blank, 6)}
     end;
-${facts.counters.length === 0 ? '' : `  else
-    begin
-${indent(sums, 6)}
-    exception when numeric_value_out_of_range then
-${indent(blank, 6)}
-    end;
-`}  end if;
-  delete from ${table} x where ${sameKey(facts, 'x', 'v_r')};
+  end if;
+${facts.counters.length === 0 ? '' : `  -- The same sums whatever hides the row: which reason came first differs from node to node.
+  begin
+${indent(sums, 4)}
+  exception when numeric_value_out_of_range then
+${indent(blank, 4)}
+  end;
+`}  delete from ${table} x where ${sameKey(facts, 'x', 'v_r')};
 ${indent(park('v_r', 'v_why'), 2)}
   perform _mesh.note(${name}, ${keyText(facts, 'v_r')}, v_why || '_parked', v_origin, v_r._mesh_w, jsonb_build_object('by', v_winner));
 end $mesh$;${promote}`;
@@ -335,14 +334,14 @@ export function stateSql(facts: PlanFacts): string {
   const ghost = meshObject('ghost', facts.base);
   const meta = (alias: string) => (facts.byColumn ? `coalesce(${alias}._mesh_m, ${baselineMeta(facts, alias)})` : 'null::jsonb');
   return `-- Every row (l), hidden row (p) and tombstone (d) of the table.
-create function ${meshObject('state', facts.base)}() returns table (key text, kind "char", w bigint, d bigint, img text[], m jsonb, why text) language sql stable set search_path = ${facts.searchPath} as $mesh$
+create function ${meshObject('state', facts.base)}() returns table (key text, kind "char", w bigint, d bigint, img text[], m jsonb, why text) language sql stable set search_path = ${facts.searchPath}${valuePins(facts)} as $mesh$
   select ${keyText(facts, 'x')}, 'l'::"char", x._mesh_w, 0::bigint, ${imageOf(facts, 'x')}, ${meta('x')}, null::text from ${facts.table} x
   union all
   select ${keyText(facts, 'g')}, g._mesh_kind, coalesce(g._mesh_w, 0), coalesce(g._mesh_d, 0), ${facts.byColumn ? imageOf(facts, 'g') : `case when g._mesh_kind = 'd' then ${imageOf(facts, 'g', facts.keys)} else ${imageOf(facts, 'g')} end`}, ${facts.byColumn ? 'g._mesh_m' : 'null::jsonb'}, g._mesh_why from ${ghost} g where g._mesh_kind in ('d', 'p')
 $mesh$;
 
 -- Tells the others again what this node holds: all of it, or these keys. Merging it twice changes nothing.
-create function ${meshObject('reemit', facts.base)}(v_keys text[] default null) returns bigint language plpgsql security definer set search_path = ${facts.searchPath} as $mesh$
+create function ${meshObject('reemit', facts.base)}(v_keys text[] default null) returns bigint language plpgsql security definer set search_path = ${facts.searchPath}${valuePins(facts)} as $mesh$
 #variable_conflict use_variable
 declare v_n bigint;
 begin
@@ -357,7 +356,7 @@ begin
 end $mesh$;
 
 -- Stamps these rows anew with all their values, for repair: where nodes hold other values under one stamp, the merge cannot decide.
-create function ${meshObject('touch', facts.base)}(v_keys text[]) returns bigint language plpgsql security definer set search_path = ${facts.searchPath} as $mesh$
+create function ${meshObject('touch', facts.base)}(v_keys text[]) returns bigint language plpgsql security definer set search_path = ${facts.searchPath}${valuePins(facts)} as $mesh$
 #variable_conflict use_variable
 declare
   v_x ${facts.table};

@@ -18,7 +18,7 @@ export function meshTableSql(plan: TablePlan): string {
   const ghost = meshObject('ghost', facts.base);
   const uniqueIndexes = plan.uniques.map((columns) => `create index on ${ghost} (${columns.map(quoteIdent).join(', ')}) where _mesh_kind = 'p';`);
   return `-- ${'-'.repeat(100)}
--- ${planName(plan).replaceAll('\n', ' ')} in the mesh: ${facts.byColumn ? 'merged column by column' : 'merged as whole rows'}${facts.counters.length > 0 ? `, counters ${facts.counters.map((c) => c.name.replaceAll('\n', ' ')).join(', ')}` : ''}
+-- ${planName(plan).replace(/[\r\n]/g, ' ')} in the mesh: ${facts.byColumn ? 'merged column by column' : 'merged as whole rows'}${facts.counters.length > 0 ? `, counters ${facts.counters.map((c) => c.name.replace(/[\r\n]/g, ' ')).join(', ')}` : ''}
 -- ${'-'.repeat(100)}
 alter table ${facts.table} add column _mesh_w bigint not null default ${baselineStamp}${facts.byColumn ? ', add column _mesh_m jsonb' : ''};
 -- Tombstones (d) and hidden rows (p); local to this node.

@@ -62,8 +62,17 @@ export function pinnedSettings(types: readonly string[]): string[] {
   return [...pins].sort();
 }
 
+const zoned = new Set(['timestamptz', 'timestamp with time zone', 'timetz', 'time with time zone', 'tstzrange', 'tstzmultirange']);
+
+/** Whether the text of the type's values depends on TimeZone; arrays and types that are not built in may hold one that does. */
+export function dependsOnTimeZone(type: string): boolean {
+  const base = baseType(type);
+  return zoned.has(base) || !builtIns.has(base);
+}
+
+// Not regclass and its like: their text depends on the search_path, so functions get one that is the same everywhere.
 const otherBuiltIns = ['"char"', 'char', 'character', 'bpchar', 'name', 'bytea', 'interval', 'money', 'bit', 'bit varying', 'varbit', 'tsvector', 'tsquery', 'xml', 'point', 'box', 'path', 'polygon', 'circle', 'line', 'lseg', 'int4range', 'int8range',
-  'numrange', 'tsrange', 'tstzrange', 'daterange', 'int4multirange', 'int8multirange', 'nummultirange', 'tsmultirange', 'tstzmultirange', 'datemultirange', 'pg_lsn', 'xid8', 'jsonpath', 'regclass'];
+  'numrange', 'tsrange', 'tstzrange', 'daterange', 'int4multirange', 'int8multirange', 'nummultirange', 'tsmultirange', 'tstzmultirange', 'datemultirange', 'pg_lsn', 'xid8', 'jsonpath'];
 const builtIns = new Set([...integers, ...numerics, ...texts, ...dates, ...times, ...floats, ...otherBuiltIns]);
 
 /** Schemas to search for the operators of these types, as a search_path; `pg_temp` last, so that nobody's temporary type comes first. */

@@ -33,9 +33,9 @@ create table _mesh.node (
   acked jsonb not null default '{}',
   closed jsonb not null default '{}',
   ready boolean not null default false,  -- of a node that joins by base backup: what the backup must contain
-  seen_at timestamptz
+  seen_at timestamptz  -- last heartbeat that arrived; of this node itself: last maintain()
 );
-insert into _mesh.node (id, name, state) values (_mesh.me(), _mesh.my_name(), 'active');
+insert into _mesh.node (id, name, state, seen_at) values (_mesh.me(), _mesh.my_name(), 'active', clock_timestamp());
 create table _mesh.format (version int not null);
 insert into _mesh.format values (1);
 -- Tables in the mesh. digest: the generated definition, so that nodes with different ones are found.
@@ -82,7 +82,13 @@ begin
   if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then
     -- A session lock, held for the moment of reading and raising: two sessions may not undo one another's raise.
     perform pg_advisory_lock(4713, 0);
-    if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then perform setval('_mesh.clock', t); end if;
+    begin
+      if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then perform setval('_mesh.clock', t); end if;
+    exception when query_canceled or others then
+      -- The end of a transaction does not release it: a session that was cancelled just here would hold up everybody.
+      perform pg_advisory_unlock(4713, 0);
+      raise;
+    end;
     perform pg_advisory_unlock(4713, 0);
   end if;
 end $mesh$;
@@ -183,12 +189,19 @@ begin
   perform _mesh.heartbeat();
   collected := _mesh.collect();
   delete from _mesh.conflict where at < clock_timestamp() - make_interval(days => conflict_days);
-  -- Lines are only read from the WAL, so they can go at once. Writers are not kept waiting for it.
+  update _mesh.node set seen_at = clock_timestamp() where id = _mesh.me();
+  -- Lines are only read from the WAL, so they can go at once. Writers are not kept waiting for it, or, where there is never a moment without one, for a
+  -- blink: a journal that could not be emptied under load would fill the disk.
   if pg_relation_size('_mesh.journal') > journal_bytes then
     begin
-      lock table _mesh.journal in access exclusive mode nowait;
+      if pg_relation_size('_mesh.journal') > journal_bytes * 4 then
+        perform set_config('lock_timeout', '250ms', true);
+        lock table _mesh.journal in access exclusive mode;
+      else
+        lock table _mesh.journal in access exclusive mode nowait;
+      end if;
       truncate _mesh.journal;
-    exception when lock_not_available then null;
+    exception when lock_not_available or deadlock_detected then null;
     end;
   end if;
   return collected;
@@ -410,6 +423,9 @@ end $mesh$;
 create function _mesh.emptied_customers() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $mesh$
 #variable_conflict use_variable
 begin
+  if _mesh.old_snapshot() then
+    raise feature_not_supported using message = 'TRUNCATE of public.customers, which is in a mesh, needs isolation level read committed', hint = 'Rows that came after the snapshot of the transaction would go on this node alone.';
+  end if;
   with dead as (
     insert into _mesh.ghost_customers as g ("id", _mesh_w, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
     select o."id", o._mesh_w, 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from "public"."customers" o
@@ -465,7 +481,6 @@ begin
     exception when check_violation or not_null_violation or numeric_value_out_of_range then
       v_why := 'invalid';
       v_winner := sqlerrm;
-
     end;
   end if;
   delete from "public"."customers" x where x."id" = v_r."id";
@@ -689,7 +704,7 @@ begin
     raise unique_violation using message = pg_catalog.format('key %s is held by a hidden row of %s', (new."sku"::pg_catalog.text), 'public.products'), hint = 'The row lost a unique key to another row, or fails a constraint; see _mesh.conflict.';
   end if;
   new._mesh_w := _mesh.next_stamp(greatest(v_g.w, v_g.d));
-  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object(_mesh.me()::text, pg_catalog.jsonb_build_array(coalesce(new."stock", 0), new._mesh_w)), 'views', pg_catalog.jsonb_build_object(_mesh.me()::text, pg_catalog.jsonb_build_array(coalesce(new."views", 0), new._mesh_w))));
+  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object(_mesh.me()::pg_catalog.text, pg_catalog.jsonb_build_array(coalesce(new."stock", 0), new._mesh_w)), 'views', pg_catalog.jsonb_build_object(_mesh.me()::pg_catalog.text, pg_catalog.jsonb_build_array(coalesce(new."views", 0), new._mesh_w))));
   new.updated_at := _mesh.stamp_time(new._mesh_w);
   new.origin_node := _mesh.my_name();
   return new;
@@ -699,17 +714,17 @@ end $mesh$;
 create function _mesh.stamp_products() returns trigger language plpgsql as $mesh$
 #variable_conflict use_variable
 declare
-  v_m jsonb;
+  v_m pg_catalog.jsonb;
 begin
   new._mesh_w := _mesh.next_stamp(old._mesh_w);
-  v_m := coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."views", 0), 512)))));
+  v_m := coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."views", 0), 512)))));
   if pg_catalog.record_image_ne(row(new."title"), row(old."title")) then v_m := pg_catalog.jsonb_set(v_m, '{s,"title"}', pg_catalog.to_jsonb(new._mesh_w)); end if;
   if pg_catalog.record_image_ne(row(new."price"), row(old."price")) then v_m := pg_catalog.jsonb_set(v_m, '{s,"price"}', pg_catalog.to_jsonb(new._mesh_w)); end if;
   if new."stock" is distinct from old."stock" then
-    v_m := pg_catalog.jsonb_set(v_m, array['c', 'stock', _mesh.me()::text], pg_catalog.jsonb_build_array(coalesce(new."stock", 0)::numeric - coalesce(old."stock", 0)::numeric + coalesce((v_m -> 'c' -> 'stock' -> _mesh.me()::text ->> 0)::numeric, 0), new._mesh_w));
+    v_m := pg_catalog.jsonb_set(v_m, array['c', 'stock', _mesh.me()::pg_catalog.text], pg_catalog.jsonb_build_array(coalesce(new."stock", 0)::numeric - coalesce(old."stock", 0)::numeric + coalesce((v_m -> 'c' -> 'stock' -> _mesh.me()::pg_catalog.text ->> 0)::numeric, 0), new._mesh_w));
   end if;
   if new."views" is distinct from old."views" then
-    v_m := pg_catalog.jsonb_set(v_m, array['c', 'views', _mesh.me()::text], pg_catalog.jsonb_build_array(coalesce(new."views", 0)::numeric - coalesce(old."views", 0)::numeric + coalesce((v_m -> 'c' -> 'views' -> _mesh.me()::text ->> 0)::numeric, 0), new._mesh_w));
+    v_m := pg_catalog.jsonb_set(v_m, array['c', 'views', _mesh.me()::pg_catalog.text], pg_catalog.jsonb_build_array(coalesce(new."views", 0)::numeric - coalesce(old."views", 0)::numeric + coalesce((v_m -> 'c' -> 'views' -> _mesh.me()::pg_catalog.text ->> 0)::numeric, 0), new._mesh_w));
   end if;
   new._mesh_m := v_m;
   new.updated_at := _mesh.stamp_time(new._mesh_w);
@@ -727,10 +742,10 @@ declare
 begin
   v_d := _mesh.next_stamp(old._mesh_w);
   insert into _mesh.ghost_products as g ("sku", "title", "price", "stock", "views", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
-    values (old."sku", old."title", old."price", old."stock", old."views", old."updated_at", old."origin_node", old._mesh_w, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."views", 0), 512))))), 'd', v_d, _mesh.me(), pg_current_xact_id()::text::bigint)
+    values (old."sku", old."title", old."price", old."stock", old."views", old."updated_at", old."origin_node", old._mesh_w, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."views", 0), 512))))), 'd', v_d, _mesh.me(), pg_current_xact_id()::text::bigint)
     on conflict ("sku") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "title" = excluded."title", "price" = excluded."price", "stock" = excluded."stock", "views" = excluded."views", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m;
   insert into _mesh.journal (origin, xid, tbl, op, w, m, img)
-    values (_mesh.me(), pg_current_xact_id()::text::bigint, 'public.products', 'D', v_d, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."views", 0), 512))))) || pg_catalog.jsonb_build_object('w', old._mesh_w), array[old."sku"::pg_catalog.text, old."title"::pg_catalog.text, old."price"::pg_catalog.text, old."stock"::pg_catalog.text, old."views"::pg_catalog.text, old."origin_node"::pg_catalog.text]);
+    values (_mesh.me(), pg_current_xact_id()::text::bigint, 'public.products', 'D', v_d, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."views", 0), 512))))) || pg_catalog.jsonb_build_object('w', old._mesh_w), array[old."sku"::pg_catalog.text, old."title"::pg_catalog.text, old."price"::pg_catalog.text, old."stock"::pg_catalog.text, old."views"::pg_catalog.text, old."origin_node"::pg_catalog.text]);
   perform pg_catalog.pg_advisory_xact_lock_shared(828858292, _mesh.bucket(pg_catalog.hash_record_extended(row(new."sku"), 0)));
   if _mesh.old_snapshot() then
     -- Fails with 40001 where a tombstone came behind our snapshot.
@@ -742,7 +757,7 @@ begin
     raise unique_violation using message = pg_catalog.format('key %s is held by a hidden row of %s', (new."sku"::pg_catalog.text), 'public.products'), hint = 'The row lost a unique key to another row, or fails a constraint; see _mesh.conflict.';
   end if;
   new._mesh_w := _mesh.next_stamp(greatest(v_g.w, v_g.d, old._mesh_w));
-  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object(_mesh.me()::text, pg_catalog.jsonb_build_array(coalesce(new."stock", 0), new._mesh_w)), 'views', pg_catalog.jsonb_build_object(_mesh.me()::text, pg_catalog.jsonb_build_array(coalesce(new."views", 0), new._mesh_w))));
+  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object(_mesh.me()::pg_catalog.text, pg_catalog.jsonb_build_array(coalesce(new."stock", 0), new._mesh_w)), 'views', pg_catalog.jsonb_build_object(_mesh.me()::pg_catalog.text, pg_catalog.jsonb_build_array(coalesce(new."views", 0), new._mesh_w))));
   new.updated_at := _mesh.stamp_time(new._mesh_w);
   new.origin_node := _mesh.my_name();
   return new;
@@ -791,7 +806,7 @@ begin
   end if;
   with dead as (
     insert into _mesh.ghost_products as g ("sku", "title", "price", "stock", "views", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
-    select o."sku", o."title", o."price", o."stock", o."views", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."views", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from old_rows o
+    select o."sku", o."title", o."price", o."stock", o."views", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."views", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from old_rows o
     where not exists (select from "public"."products" x where x."sku" = o."sku")
     on conflict ("sku") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "title" = excluded."title", "price" = excluded."price", "stock" = excluded."stock", "views" = excluded."views", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m
     returning g.*)
@@ -804,9 +819,12 @@ end $mesh$;
 create function _mesh.emptied_products() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $mesh$
 #variable_conflict use_variable
 begin
+  if _mesh.old_snapshot() then
+    raise feature_not_supported using message = 'TRUNCATE of public.products, which is in a mesh, needs isolation level read committed', hint = 'Rows that came after the snapshot of the transaction would go on this node alone.';
+  end if;
   with dead as (
     insert into _mesh.ghost_products as g ("sku", "title", "price", "stock", "views", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
-    select o."sku", o."title", o."price", o."stock", o."views", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."views", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from "public"."products" o
+    select o."sku", o."title", o."price", o."stock", o."views", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."views", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from "public"."products" o
     on conflict ("sku") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "title" = excluded."title", "price" = excluded."price", "stock" = excluded."stock", "views" = excluded."views", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m
     returning g.*), hidden as (
     update _mesh.ghost_products g set _mesh_kind = 'd', _mesh_why = null, _mesh_d = _mesh.next_stamp(greatest(g._mesh_w, g._mesh_d)), _mesh_o = _mesh.me(), _mesh_ox = pg_current_xact_id()::text::bigint where g._mesh_kind = 'p' returning g.*)
@@ -844,18 +862,16 @@ begin
     exception when check_violation or not_null_violation or numeric_value_out_of_range then
       v_why := 'invalid';
       v_winner := sqlerrm;
-      v_r."stock" := null;
-      v_r."views" := null;
-    end;
-  else
-    begin
-      v_r."stock" := (select coalesce(sum((e.value ->> 0)::numeric), 0) from jsonb_each(v_r._mesh_m -> 'c' -> 'stock') e);
-      v_r."views" := (select coalesce(sum((e.value ->> 0)::numeric), 0) from jsonb_each(v_r._mesh_m -> 'c' -> 'views') e);
-    exception when numeric_value_out_of_range then
-      v_r."stock" := null;
-      v_r."views" := null;
     end;
   end if;
+  -- The same sums whatever hides the row: which reason came first differs from node to node.
+  begin
+    v_r."stock" := (select coalesce(sum((e.value ->> 0)::numeric), 0) from jsonb_each(v_r._mesh_m -> 'c' -> 'stock') e);
+    v_r."views" := (select coalesce(sum((e.value ->> 0)::numeric), 0) from jsonb_each(v_r._mesh_m -> 'c' -> 'views') e);
+  exception when numeric_value_out_of_range then
+    v_r."stock" := null;
+    v_r."views" := null;
+  end;
   delete from "public"."products" x where x."sku" = v_r."sku";
   insert into _mesh.ghost_products ("sku", "title", "price", "stock", "views", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_why) values (v_r."sku", v_r."title", v_r."price", v_r."stock", v_r."views", v_r."updated_at", v_r."origin_node", v_r._mesh_w, v_r._mesh_m, 'p', 0, v_why)
     on conflict ("sku") do update set "sku" = excluded."sku", "title" = excluded."title", "price" = excluded."price", "stock" = excluded."stock", "views" = excluded."views", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", "_mesh_w" = excluded."_mesh_w", "_mesh_m" = excluded."_mesh_m", _mesh_kind = 'p', _mesh_d = 0, _mesh_why = excluded._mesh_why, _mesh_o = null, _mesh_ox = null;
@@ -923,12 +939,12 @@ begin
       continue;
     end if;
     v_iw := case when new.op = 'D' then (new.m ->> 'w')::bigint else new.w end;
-    v_im := coalesce(new.m - 'w', pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_inc."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_inc."views", 0), 512)))));
+    v_im := coalesce(new.m - 'w', pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_inc."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_inc."views", 0), 512)))));
     v_r := v_inc;
     v_r._mesh_w := v_iw;
     v_r._mesh_m := v_im;
     if v_state in ('live', 'p') or (v_state = 'd' and v_cur._mesh_m is not null) then
-      v_m := coalesce(v_cur._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_cur."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_cur."views", 0), 512)))));
+      v_m := coalesce(v_cur._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_cur."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_cur."views", 0), 512)))));
       if new.op <> 'D' and v_cur._mesh_w > v_iw and v_state <> 'd' and (v_iw & 511) <> (v_cur._mesh_w & 511) then perform _mesh.note('public.products', (v_inc."sku"::pg_catalog.text), 'update_merged', new.origin, new.w, jsonb_build_object('kept', v_cur._mesh_w, 'merged', to_jsonb(new.img))); end if;
       v_r := v_cur;
       v_b := greatest((v_m ->> 'b')::bigint, (v_im ->> 'b')::bigint);
@@ -966,7 +982,7 @@ begin
     if new.op = 'D' then v_d := greatest(v_d, new.w); end if;
     if v_d > v_r._mesh_w then
       if v_state = 'live' then delete from "public"."products" x where x."sku" = v_r."sku"; end if;
-      insert into _mesh.ghost_products as g ("sku", "title", "price", "stock", "views", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox) values (v_r."sku", v_r."title", v_r."price", v_r."stock", v_r."views", v_r."updated_at", v_r."origin_node", v_r._mesh_w, coalesce(v_r._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_r."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_r."views", 0), 512))))), 'd', v_d,
+      insert into _mesh.ghost_products as g ("sku", "title", "price", "stock", "views", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox) values (v_r."sku", v_r."title", v_r."price", v_r."stock", v_r."views", v_r."updated_at", v_r."origin_node", v_r._mesh_w, coalesce(v_r._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_r."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_r."views", 0), 512))))), 'd', v_d,
           case when new.op = 'D' and new.w = v_d then new.origin end, case when new.op = 'D' and new.w = v_d then new.xid end)
         on conflict ("sku") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "title" = excluded."title", "price" = excluded."price", "stock" = excluded."stock", "views" = excluded."views", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m;
     else
@@ -982,7 +998,7 @@ alter table _mesh.journal enable replica trigger "apply_products";
 
 -- Every row (l), hidden row (p) and tombstone (d) of the table.
 create function _mesh.state_products() returns table (key text, kind "char", w bigint, d bigint, img text[], m jsonb, why text) language sql stable set search_path = pg_catalog, pg_temp as $mesh$
-  select (x."sku"::pg_catalog.text), 'l'::"char", x._mesh_w, 0::bigint, array[x."sku"::pg_catalog.text, x."title"::pg_catalog.text, x."price"::pg_catalog.text, x."stock"::pg_catalog.text, x."views"::pg_catalog.text, x."origin_node"::pg_catalog.text], coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."views", 0), 512))))), null::text from "public"."products" x
+  select (x."sku"::pg_catalog.text), 'l'::"char", x._mesh_w, 0::bigint, array[x."sku"::pg_catalog.text, x."title"::pg_catalog.text, x."price"::pg_catalog.text, x."stock"::pg_catalog.text, x."views"::pg_catalog.text, x."origin_node"::pg_catalog.text], coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."views", 0), 512))))), null::text from "public"."products" x
   union all
   select (g."sku"::pg_catalog.text), g._mesh_kind, coalesce(g._mesh_w, 0), coalesce(g._mesh_d, 0), array[g."sku"::pg_catalog.text, g."title"::pg_catalog.text, g."price"::pg_catalog.text, g."stock"::pg_catalog.text, g."views"::pg_catalog.text, g."origin_node"::pg_catalog.text], g._mesh_m, g._mesh_why from _mesh.ghost_products g where g._mesh_kind in ('d', 'p')
 $mesh$;
@@ -1014,7 +1030,7 @@ begin
   perform set_config('session_replication_role', 'replica', true);
   for v_x in select * from "public"."products" x where (x."sku"::pg_catalog.text) = any (v_keys) for update loop
     v_w := _mesh.next_stamp(v_x._mesh_w);
-    update "public"."products" x set _mesh_w = v_w, _mesh_m = coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."views", 0), 512))))) || jsonb_build_object('g', v_w, 'b', v_w, 's', '{}'::jsonb), updated_at = _mesh.stamp_time(v_w) where x."sku" = v_x."sku";
+    update "public"."products" x set _mesh_w = v_w, _mesh_m = coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('stock', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."stock", 0), 512)), 'views', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."views", 0), 512))))) || jsonb_build_object('g', v_w, 'b', v_w, 's', '{}'::jsonb), updated_at = _mesh.stamp_time(v_w) where x."sku" = v_x."sku";
     v_n := v_n + 1;
   end loop;
   -- Back first: in replica mode the journal's triggers would take the lines for those of another node.
@@ -1151,6 +1167,9 @@ end $mesh$;
 create function _mesh.emptied_orders() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $mesh$
 #variable_conflict use_variable
 begin
+  if _mesh.old_snapshot() then
+    raise feature_not_supported using message = 'TRUNCATE of public.orders, which is in a mesh, needs isolation level read committed', hint = 'Rows that came after the snapshot of the transaction would go on this node alone.';
+  end if;
   with dead as (
     insert into _mesh.ghost_orders as g ("id", _mesh_w, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
     select o."id", o._mesh_w, 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from "public"."orders" o
@@ -1247,14 +1266,14 @@ create trigger "apply_orders" before insert on _mesh.journal for each row when (
 alter table _mesh.journal enable replica trigger "apply_orders";
 
 -- Every row (l), hidden row (p) and tombstone (d) of the table.
-create function _mesh.state_orders() returns table (key text, kind "char", w bigint, d bigint, img text[], m jsonb, why text) language sql stable set search_path = pg_catalog, pg_temp as $mesh$
+create function _mesh.state_orders() returns table (key text, kind "char", w bigint, d bigint, img text[], m jsonb, why text) language sql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $mesh$
   select (x."id"::pg_catalog.text), 'l'::"char", x._mesh_w, 0::bigint, array[x."id"::pg_catalog.text, x."customer_id"::pg_catalog.text, x."placed_at"::pg_catalog.text, x."total"::pg_catalog.text, x."origin_node"::pg_catalog.text], null::jsonb, null::text from "public"."orders" x
   union all
   select (g."id"::pg_catalog.text), g._mesh_kind, coalesce(g._mesh_w, 0), coalesce(g._mesh_d, 0), case when g._mesh_kind = 'd' then array[g."id"::pg_catalog.text, null, null, null, null] else array[g."id"::pg_catalog.text, g."customer_id"::pg_catalog.text, g."placed_at"::pg_catalog.text, g."total"::pg_catalog.text, g."origin_node"::pg_catalog.text] end, null::jsonb, g._mesh_why from _mesh.ghost_orders g where g._mesh_kind in ('d', 'p')
 $mesh$;
 
 -- Tells the others again what this node holds: all of it, or these keys. Merging it twice changes nothing.
-create function _mesh.reemit_orders(v_keys text[] default null) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $mesh$
+create function _mesh.reemit_orders(v_keys text[] default null) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $mesh$
 #variable_conflict use_variable
 declare v_n bigint;
 begin
@@ -1269,7 +1288,7 @@ begin
 end $mesh$;
 
 -- Stamps these rows anew with all their values, for repair: where nodes hold other values under one stamp, the merge cannot decide.
-create function _mesh.touch_orders(v_keys text[]) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $mesh$
+create function _mesh.touch_orders(v_keys text[]) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $mesh$
 #variable_conflict use_variable
 declare
   v_x "public"."orders";

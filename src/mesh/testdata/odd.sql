@@ -35,9 +35,9 @@ create table _mesh.node (
   acked jsonb not null default '{}',
   closed jsonb not null default '{}',
   ready boolean not null default false,  -- of a node that joins by base backup: what the backup must contain
-  seen_at timestamptz
+  seen_at timestamptz  -- last heartbeat that arrived; of this node itself: last maintain()
 );
-insert into _mesh.node (id, name, state) values (_mesh.me(), _mesh.my_name(), 'active');
+insert into _mesh.node (id, name, state, seen_at) values (_mesh.me(), _mesh.my_name(), 'active', clock_timestamp());
 create table _mesh.format (version int not null);
 insert into _mesh.format values (1);
 -- Tables in the mesh. digest: the generated definition, so that nodes with different ones are found.
@@ -84,7 +84,13 @@ begin
   if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then
     -- A session lock, held for the moment of reading and raising: two sessions may not undo one another's raise.
     perform pg_advisory_lock(4713, 0);
-    if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then perform setval('_mesh.clock', t); end if;
+    begin
+      if t > coalesce(pg_sequence_last_value('_mesh.clock'::regclass), 0) then perform setval('_mesh.clock', t); end if;
+    exception when query_canceled or others then
+      -- The end of a transaction does not release it: a session that was cancelled just here would hold up everybody.
+      perform pg_advisory_unlock(4713, 0);
+      raise;
+    end;
     perform pg_advisory_unlock(4713, 0);
   end if;
 end $mesh$;
@@ -185,12 +191,19 @@ begin
   perform _mesh.heartbeat();
   collected := _mesh.collect();
   delete from _mesh.conflict where at < clock_timestamp() - make_interval(days => conflict_days);
-  -- Lines are only read from the WAL, so they can go at once. Writers are not kept waiting for it.
+  update _mesh.node set seen_at = clock_timestamp() where id = _mesh.me();
+  -- Lines are only read from the WAL, so they can go at once. Writers are not kept waiting for it, or, where there is never a moment without one, for a
+  -- blink: a journal that could not be emptied under load would fill the disk.
   if pg_relation_size('_mesh.journal') > journal_bytes then
     begin
-      lock table _mesh.journal in access exclusive mode nowait;
+      if pg_relation_size('_mesh.journal') > journal_bytes * 4 then
+        perform set_config('lock_timeout', '250ms', true);
+        lock table _mesh.journal in access exclusive mode;
+      else
+        lock table _mesh.journal in access exclusive mode nowait;
+      end if;
       truncate _mesh.journal;
-    exception when lock_not_available then null;
+    exception when lock_not_available or deadlock_detected then null;
     end;
   end if;
   return collected;
@@ -247,11 +260,11 @@ begin
   end if;
   select x._mesh_kind as kind, x._mesh_w as w, x._mesh_d as d into v_g from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x."K 1" = new."K 1" and x."k2" = new."k2";
   if v_g.kind = 'p' then
-    raise unique_violation using message = pg_catalog.format('key %s is held by a hidden row of %s', (array[new."K 1"::pg_catalog.text, case when new."k2" is distinct from null then pg_catalog.format('%s', new."k2") end]::text), '"My App"."Ev""il $1
+    raise unique_violation using message = pg_catalog.format('key %s is held by a hidden row of %s', (array[new."K 1"::pg_catalog.text, case when new."k2" is distinct from null then pg_catalog.format('%s', new."k2") end]::pg_catalog.text), '"My App"."Ev""il $1
   "'), hint = 'The row lost a unique key to another row, or fails a constraint; see _mesh.conflict.';
   end if;
   new._mesh_w := _mesh.next_stamp(greatest(v_floor, v_g.w, v_g.d));
-  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object(_mesh.me()::text, pg_catalog.jsonb_build_array(coalesce(new."n", 0), new._mesh_w))));
+  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object(_mesh.me()::pg_catalog.text, pg_catalog.jsonb_build_array(coalesce(new."n", 0), new._mesh_w))));
   new.updated_at := _mesh.stamp_time(new._mesh_w);
   new.origin_node := _mesh.my_name();
   return new;
@@ -261,13 +274,13 @@ end $mesh$;
 create function _mesh.stamp_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql as $mesh$
 #variable_conflict use_variable
 declare
-  v_m jsonb;
+  v_m pg_catalog.jsonb;
 begin
   new._mesh_w := _mesh.next_stamp(old._mesh_w);
-  v_m := coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512)))));
+  v_m := coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512)))));
   if pg_catalog.record_image_ne(row(new."v"), row(old."v")) then v_m := pg_catalog.jsonb_set(v_m, '{s,"v"}', pg_catalog.to_jsonb(new._mesh_w)); end if;
   if new."n" is distinct from old."n" then
-    v_m := pg_catalog.jsonb_set(v_m, array['c', 'n', _mesh.me()::text], pg_catalog.jsonb_build_array(coalesce(new."n", 0)::numeric - coalesce(old."n", 0)::numeric + coalesce((v_m -> 'c' -> 'n' -> _mesh.me()::text ->> 0)::numeric, 0), new._mesh_w));
+    v_m := pg_catalog.jsonb_set(v_m, array['c', 'n', _mesh.me()::pg_catalog.text], pg_catalog.jsonb_build_array(coalesce(new."n", 0)::numeric - coalesce(old."n", 0)::numeric + coalesce((v_m -> 'c' -> 'n' -> _mesh.me()::pg_catalog.text ->> 0)::numeric, 0), new._mesh_w));
   end if;
   new._mesh_m := v_m;
   new.updated_at := _mesh.stamp_time(new._mesh_w);
@@ -276,7 +289,7 @@ begin
 end $mesh$;
 
 -- Before UPDATE that changes the key or a unique key: the old key dies, the new one is born.
-create function _mesh.rekey_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' as $mesh$
+create function _mesh.rekey_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 declare
   v_g record;
@@ -290,10 +303,10 @@ begin
     perform _mesh.lock(652352492, array[case when new."v" is not null and new."k2" is not null then pg_catalog.hash_record_extended(row(new."v", new."k2"), 0) end, case when old."v" is not null and old."k2" is not null then pg_catalog.hash_record_extended(row(old."v", old."k2"), 0) end], false);
     select max(x._mesh_w) into v_floor from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x._mesh_kind = 'p' and ((x."v" = new."v" and x."k2" = new."k2"));
     new._mesh_w := _mesh.next_stamp(greatest(v_floor, old._mesh_w));
-    v_m := coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512)))));
+    v_m := coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512)))));
     if pg_catalog.record_image_ne(row(new."v"), row(old."v")) then v_m := pg_catalog.jsonb_set(v_m, '{s,"v"}', pg_catalog.to_jsonb(new._mesh_w)); end if;
     if new."n" is distinct from old."n" then
-      v_m := pg_catalog.jsonb_set(v_m, array['c', 'n', _mesh.me()::text], pg_catalog.jsonb_build_array(coalesce(new."n", 0)::numeric - coalesce(old."n", 0)::numeric + coalesce((v_m -> 'c' -> 'n' -> _mesh.me()::text ->> 0)::numeric, 0), new._mesh_w));
+      v_m := pg_catalog.jsonb_set(v_m, array['c', 'n', _mesh.me()::pg_catalog.text], pg_catalog.jsonb_build_array(coalesce(new."n", 0)::numeric - coalesce(old."n", 0)::numeric + coalesce((v_m -> 'c' -> 'n' -> _mesh.me()::pg_catalog.text ->> 0)::numeric, 0), new._mesh_w));
     end if;
     new._mesh_m := v_m;
     new.updated_at := _mesh.stamp_time(new._mesh_w);
@@ -302,11 +315,11 @@ begin
   end if;
   v_d := _mesh.next_stamp(old._mesh_w);
   insert into _mesh.ghost_my_app_ev_il_1__a6e21bec as g ("K 1", "k2", "v", "n", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
-    values (old."K 1", old."k2", old."v", old."n", old."updated_at", old."origin_node", old._mesh_w, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512))))), 'd', v_d, _mesh.me(), pg_current_xact_id()::text::bigint)
+    values (old."K 1", old."k2", old."v", old."n", old."updated_at", old."origin_node", old._mesh_w, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512))))), 'd', v_d, _mesh.me(), pg_current_xact_id()::text::bigint)
     on conflict ("K 1", "k2") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "v" = excluded."v", "n" = excluded."n", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m;
   insert into _mesh.journal (origin, xid, tbl, op, w, m, img)
     values (_mesh.me(), pg_current_xact_id()::text::bigint, '"My App"."Ev""il $1
-  "', 'D', v_d, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512))))) || pg_catalog.jsonb_build_object('w', old._mesh_w), array[old."K 1"::pg_catalog.text, case when old."k2" is distinct from null then pg_catalog.format('%s', old."k2") end, old."v"::pg_catalog.text, old."n"::pg_catalog.text, old."origin_node"::pg_catalog.text]);
+  "', 'D', v_d, coalesce(old._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(old."n", 0), 512))))) || pg_catalog.jsonb_build_object('w', old._mesh_w), array[old."K 1"::pg_catalog.text, case when old."k2" is distinct from null then pg_catalog.format('%s', old."k2") end, old."v"::pg_catalog.text, old."n"::pg_catalog.text, old."origin_node"::pg_catalog.text]);
   perform _mesh.unmoved('"My App"."Ev""il $1
   "');
   perform _mesh.lock(652352492, array[case when new."v" is not null and new."k2" is not null then pg_catalog.hash_record_extended(row(new."v", new."k2"), 0) end, case when old."v" is not null and old."k2" is not null then pg_catalog.hash_record_extended(row(old."v", old."k2"), 0) end], false);
@@ -319,11 +332,11 @@ begin
   end if;
   select x._mesh_kind as kind, x._mesh_w as w, x._mesh_d as d into v_g from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x."K 1" = new."K 1" and x."k2" = new."k2";
   if v_g.kind = 'p' then
-    raise unique_violation using message = pg_catalog.format('key %s is held by a hidden row of %s', (array[new."K 1"::pg_catalog.text, case when new."k2" is distinct from null then pg_catalog.format('%s', new."k2") end]::text), '"My App"."Ev""il $1
+    raise unique_violation using message = pg_catalog.format('key %s is held by a hidden row of %s', (array[new."K 1"::pg_catalog.text, case when new."k2" is distinct from null then pg_catalog.format('%s', new."k2") end]::pg_catalog.text), '"My App"."Ev""il $1
   "'), hint = 'The row lost a unique key to another row, or fails a constraint; see _mesh.conflict.';
   end if;
   new._mesh_w := _mesh.next_stamp(greatest(v_floor, v_g.w, v_g.d, old._mesh_w));
-  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object(_mesh.me()::text, pg_catalog.jsonb_build_array(coalesce(new."n", 0), new._mesh_w))));
+  new._mesh_m := pg_catalog.jsonb_build_object('g', coalesce(v_g.d, 0), 'b', new._mesh_w, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object(_mesh.me()::pg_catalog.text, pg_catalog.jsonb_build_array(coalesce(new."n", 0), new._mesh_w))));
   new.updated_at := _mesh.stamp_time(new._mesh_w);
   new.origin_node := _mesh.my_name();
   return new;
@@ -350,7 +363,7 @@ begin
 " x where g."K 1" = v_1 and g."k2" = v_2 and x."K 1" = g."K 1" and x."k2" = g."k2" and g._mesh_kind = 'd' and g._mesh_d < x._mesh_w;
   return pg_current_xact_id()::text::bigint;
 end $mesh$;
-create function _mesh.inserted_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' as $mesh$
+create function _mesh.inserted_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 declare
   v_xact constant bigint := pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint;
@@ -361,7 +374,7 @@ begin
   "', 'I', n._mesh_w, n._mesh_m, array[n."K 1"::pg_catalog.text, case when n."k2" is distinct from null then pg_catalog.format('%s', n."k2") end, n."v"::pg_catalog.text, n."n"::pg_catalog.text, n."origin_node"::pg_catalog.text] from new_rows n;
   return null;
 end $mesh$;
-create function _mesh.updated_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' as $mesh$
+create function _mesh.updated_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 declare
   v_xact constant bigint := pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint;
@@ -385,7 +398,7 @@ begin
   end if;
   return null;
 end $mesh$;
-create function _mesh.deleted_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' as $mesh$
+create function _mesh.deleted_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 declare
   v_o record;
@@ -399,7 +412,7 @@ begin
   end if;
   with dead as (
     insert into _mesh.ghost_my_app_ev_il_1__a6e21bec as g ("K 1", "k2", "v", "n", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
-    select o."K 1", o."k2", o."v", o."n", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."n", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from old_rows o
+    select o."K 1", o."k2", o."v", o."n", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."n", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from old_rows o
     where not exists (select from "My App"."Ev""il $1
   " x where x."K 1" = o."K 1" and x."k2" = o."k2")
     on conflict ("K 1", "k2") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "v" = excluded."v", "n" = excluded."n", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m
@@ -432,12 +445,16 @@ begin
 end $mesh$;
 
 -- Before TRUNCATE: every row, hidden ones too, becomes a tombstone.
-create function _mesh.emptied_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' as $mesh$
+create function _mesh.emptied_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 begin
+  if _mesh.old_snapshot() then
+    raise feature_not_supported using message = 'TRUNCATE of "My App"."Ev""il $1
+  ", which is in a mesh, needs isolation level read committed', hint = 'Rows that came after the snapshot of the transaction would go on this node alone.';
+  end if;
   with dead as (
     insert into _mesh.ghost_my_app_ev_il_1__a6e21bec as g ("K 1", "k2", "v", "n", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox)
-    select o."K 1", o."k2", o."v", o."n", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."n", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from "My App"."Ev""il $1
+    select o."K 1", o."k2", o."v", o."n", o."updated_at", o."origin_node", o._mesh_w, coalesce(o._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(o."n", 0), 512))))), 'd', _mesh.next_stamp(o._mesh_w), _mesh.me(), pg_current_xact_id()::text::bigint from "My App"."Ev""il $1
   " o
     on conflict ("K 1", "k2") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "v" = excluded."v", "n" = excluded."n", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m
     returning g.*), hidden as (
@@ -478,14 +495,14 @@ declare
   v_rival "My App"."Ev""il $1
   ";
 begin
-  select x.* into v_g from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x._mesh_kind = 'p' and ((x."v" = v_r."v" and x."k2" = v_r."k2")) and not (x."K 1" = v_r."K 1" and x."k2" = v_r."k2") and (x._mesh_w > v_r._mesh_w or (x._mesh_w = v_r._mesh_w and (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::text) collate "C" > (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::text) collate "C")) limit 1;
-  if found then v_why := 'unique'; v_winner := (array[v_g."K 1"::pg_catalog.text, case when v_g."k2" is distinct from null then pg_catalog.format('%s', v_g."k2") end]::text); end if;
+  select x.* into v_g from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x._mesh_kind = 'p' and ((x."v" = v_r."v" and x."k2" = v_r."k2")) and not (x."K 1" = v_r."K 1" and x."k2" = v_r."k2") and (x._mesh_w > v_r._mesh_w or (x._mesh_w = v_r._mesh_w and (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::pg_catalog.text) collate "C" > (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::pg_catalog.text) collate "C")) limit 1;
+  if found then v_why := 'unique'; v_winner := (array[v_g."K 1"::pg_catalog.text, case when v_g."k2" is distinct from null then pg_catalog.format('%s', v_g."k2") end]::pg_catalog.text); end if;
   -- Every lower rival is hidden, whether this row ends up visible or not.
   for v_rival in select * from "My App"."Ev""il $1
   " x where ((x."v" = v_r."v" and x."k2" = v_r."k2")) and not (x."K 1" = v_r."K 1" and x."k2" = v_r."k2") for update loop
-    if (v_rival._mesh_w > v_r._mesh_w or (v_rival._mesh_w = v_r._mesh_w and (array[v_rival."K 1"::pg_catalog.text, case when v_rival."k2" is distinct from null then pg_catalog.format('%s', v_rival."k2") end]::text) collate "C" > (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::text) collate "C")) then
+    if (v_rival._mesh_w > v_r._mesh_w or (v_rival._mesh_w = v_r._mesh_w and (array[v_rival."K 1"::pg_catalog.text, case when v_rival."k2" is distinct from null then pg_catalog.format('%s', v_rival."k2") end]::pg_catalog.text) collate "C" > (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::pg_catalog.text) collate "C")) then
       v_why := 'unique';
-      v_winner := (array[v_rival."K 1"::pg_catalog.text, case when v_rival."k2" is distinct from null then pg_catalog.format('%s', v_rival."k2") end]::text);
+      v_winner := (array[v_rival."K 1"::pg_catalog.text, case when v_rival."k2" is distinct from null then pg_catalog.format('%s', v_rival."k2") end]::pg_catalog.text);
     else
       delete from "My App"."Ev""il $1
   " x where x."K 1" = v_rival."K 1" and x."k2" = v_rival."k2";
@@ -494,7 +511,7 @@ begin
       insert into _mesh.ghost_my_app_ev_il_1__a6e21bec ("K 1", "k2", "v", "n", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_why) values (v_rival."K 1", v_rival."k2", v_rival."v", v_rival."n", v_rival."updated_at", v_rival."origin_node", v_rival._mesh_w, v_rival._mesh_m, 'p', 0, 'unique')
         on conflict ("K 1", "k2") do update set "K 1" = excluded."K 1", "k2" = excluded."k2", "v" = excluded."v", "n" = excluded."n", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", "_mesh_w" = excluded."_mesh_w", "_mesh_m" = excluded."_mesh_m", _mesh_kind = 'p', _mesh_d = 0, _mesh_why = excluded._mesh_why, _mesh_o = null, _mesh_ox = null;
       perform _mesh.note('"My App"."Ev""il $1
-  "', (array[v_rival."K 1"::pg_catalog.text, case when v_rival."k2" is distinct from null then pg_catalog.format('%s', v_rival."k2") end]::text), 'unique_parked', v_origin, v_rival._mesh_w, jsonb_build_object('winner', (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::text), 'winner_stamp', v_r._mesh_w));
+  "', (array[v_rival."K 1"::pg_catalog.text, case when v_rival."k2" is distinct from null then pg_catalog.format('%s', v_rival."k2") end]::pg_catalog.text), 'unique_parked', v_origin, v_rival._mesh_w, jsonb_build_object('winner', (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::pg_catalog.text), 'winner_stamp', v_r._mesh_w));
     end if;
   end loop;
   if v_why is null then
@@ -508,15 +525,14 @@ begin
     exception when check_violation or not_null_violation or numeric_value_out_of_range then
       v_why := 'invalid';
       v_winner := sqlerrm;
-      v_r."n" := null;
-    end;
-  else
-    begin
-      v_r."n" := (select coalesce(sum((e.value ->> 0)::numeric), 0) from jsonb_each(v_r._mesh_m -> 'c' -> 'n') e);
-    exception when numeric_value_out_of_range then
-      v_r."n" := null;
     end;
   end if;
+  -- The same sums whatever hides the row: which reason came first differs from node to node.
+  begin
+    v_r."n" := (select coalesce(sum((e.value ->> 0)::numeric), 0) from jsonb_each(v_r._mesh_m -> 'c' -> 'n') e);
+  exception when numeric_value_out_of_range then
+    v_r."n" := null;
+  end;
   delete from "My App"."Ev""il $1
 " x where x."K 1" = v_r."K 1" and x."k2" = v_r."k2";
   update _mesh.epoch set n = n + 1 where tbl = '"My App"."Ev""il $1
@@ -524,7 +540,7 @@ begin
   insert into _mesh.ghost_my_app_ev_il_1__a6e21bec ("K 1", "k2", "v", "n", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_why) values (v_r."K 1", v_r."k2", v_r."v", v_r."n", v_r."updated_at", v_r."origin_node", v_r._mesh_w, v_r._mesh_m, 'p', 0, v_why)
     on conflict ("K 1", "k2") do update set "K 1" = excluded."K 1", "k2" = excluded."k2", "v" = excluded."v", "n" = excluded."n", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", "_mesh_w" = excluded."_mesh_w", "_mesh_m" = excluded."_mesh_m", _mesh_kind = 'p', _mesh_d = 0, _mesh_why = excluded._mesh_why, _mesh_o = null, _mesh_ox = null;
   perform _mesh.note('"My App"."Ev""il $1
-"', (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::text), v_why || '_parked', v_origin, v_r._mesh_w, jsonb_build_object('by', v_winner));
+"', (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::pg_catalog.text), v_why || '_parked', v_origin, v_r._mesh_w, jsonb_build_object('by', v_winner));
 end $mesh$;
 
 -- Rows that were hidden because of this one are looked at again, the highest first.
@@ -539,7 +555,7 @@ declare
   v_tries int;
   v_role text := current_setting('session_replication_role');
 begin
-  for v_candidate in select x.* from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x._mesh_kind = 'p' and x._mesh_why = 'unique' and ((x."v" = v_was."v" and x."k2" = v_was."k2")) order by x._mesh_w desc, (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::text) collate "C" desc loop
+  for v_candidate in select x.* from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x._mesh_kind = 'p' and x._mesh_why = 'unique' and ((x."v" = v_was."v" and x."k2" = v_was."k2")) order by x._mesh_w desc, (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::pg_catalog.text) collate "C" desc loop
     v_tries := 0;
     loop
       select * into v_g from _mesh.ghost_my_app_ev_il_1__a6e21bec x where x."K 1" = v_candidate."K 1" and x."k2" = v_candidate."k2" and x._mesh_kind = 'p' for update;
@@ -567,7 +583,7 @@ begin
 end $mesh$;
 
 -- Merges a line of another node: the join of two states, the same whichever comes first.
-create function _mesh.merge_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' as $mesh$
+create function _mesh.merge_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 declare
   v_inc "My App"."Ev""il $1
@@ -657,14 +673,14 @@ begin
         continue;
       end if;
       v_iw := case when new.op = 'D' then (new.m ->> 'w')::bigint else new.w end;
-      v_im := coalesce(new.m - 'w', pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_inc."n", 0), 512)))));
+      v_im := coalesce(new.m - 'w', pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_inc."n", 0), 512)))));
       v_r := v_inc;
       v_r._mesh_w := v_iw;
       v_r._mesh_m := v_im;
       if v_state in ('live', 'p') or (v_state = 'd' and v_cur._mesh_m is not null) then
-        v_m := coalesce(v_cur._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_cur."n", 0), 512)))));
+        v_m := coalesce(v_cur._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_cur."n", 0), 512)))));
         if new.op <> 'D' and v_cur._mesh_w > v_iw and v_state <> 'd' and (v_iw & 511) <> (v_cur._mesh_w & 511) then perform _mesh.note('"My App"."Ev""il $1
-      "', (array[v_inc."K 1"::pg_catalog.text, case when v_inc."k2" is distinct from null then pg_catalog.format('%s', v_inc."k2") end]::text), 'update_merged', new.origin, new.w, jsonb_build_object('kept', v_cur._mesh_w, 'merged', to_jsonb(new.img))); end if;
+      "', (array[v_inc."K 1"::pg_catalog.text, case when v_inc."k2" is distinct from null then pg_catalog.format('%s', v_inc."k2") end]::pg_catalog.text), 'update_merged', new.origin, new.w, jsonb_build_object('kept', v_cur._mesh_w, 'merged', to_jsonb(new.img))); end if;
         v_r := v_cur;
         v_b := greatest((v_m ->> 'b')::bigint, (v_im ->> 'b')::bigint);
         v_s := '{}';
@@ -696,14 +712,14 @@ begin
       if v_d > v_r._mesh_w then
         if v_state = 'live' then delete from "My App"."Ev""il $1
       " x where x."K 1" = v_r."K 1" and x."k2" = v_r."k2"; end if;
-        insert into _mesh.ghost_my_app_ev_il_1__a6e21bec as g ("K 1", "k2", "v", "n", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox) values (v_r."K 1", v_r."k2", v_r."v", v_r."n", v_r."updated_at", v_r."origin_node", v_r._mesh_w, coalesce(v_r._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_r."n", 0), 512))))), 'd', v_d,
+        insert into _mesh.ghost_my_app_ev_il_1__a6e21bec as g ("K 1", "k2", "v", "n", "updated_at", "origin_node", _mesh_w, _mesh_m, _mesh_kind, _mesh_d, _mesh_o, _mesh_ox) values (v_r."K 1", v_r."k2", v_r."v", v_r."n", v_r."updated_at", v_r."origin_node", v_r._mesh_w, coalesce(v_r._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(v_r."n", 0), 512))))), 'd', v_d,
             case when new.op = 'D' and new.w = v_d then new.origin end, case when new.op = 'D' and new.w = v_d then new.xid end)
           on conflict ("K 1", "k2") do update set _mesh_kind = 'd', _mesh_why = null, _mesh_w = greatest(g._mesh_w, excluded._mesh_w), _mesh_d = greatest(g._mesh_d, excluded._mesh_d), _mesh_o = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_o else g._mesh_o end, _mesh_ox = case when excluded._mesh_d > coalesce(g._mesh_d, 0) or (excluded._mesh_d = g._mesh_d and ((excluded._mesh_o, excluded._mesh_ox) > (g._mesh_o, g._mesh_ox) or (excluded._mesh_o is not null and _mesh.gone(g._mesh_o)))) then excluded._mesh_ox else g._mesh_ox end, "v" = excluded."v", "n" = excluded."n", "updated_at" = excluded."updated_at", "origin_node" = excluded."origin_node", _mesh_m = excluded._mesh_m;
         if v_state in ('live', 'p') then perform _mesh.promote_my_app_ev_il_1__a6e21bec(v_was); end if;
       else
         perform _mesh.place_my_app_ev_il_1__a6e21bec(v_r, new.origin);
         if v_state = 'd' then perform _mesh.note('"My App"."Ev""il $1
-      "', (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::text), 'resurrected', new.origin, new.w, jsonb_build_object('deleted', v_d)); end if;
+      "', (array[v_r."K 1"::pg_catalog.text, case when v_r."k2" is distinct from null then pg_catalog.format('%s', v_r."k2") end]::pg_catalog.text), 'resurrected', new.origin, new.w, jsonb_build_object('deleted', v_d)); end if;
         if v_state in ('live', 'p') then perform _mesh.promote_my_app_ev_il_1__a6e21bec(v_was); end if;
       end if;
       return null;
@@ -720,15 +736,15 @@ create trigger "apply_my_app_ev_il_1__a6e21bec" before insert on _mesh.journal f
 alter table _mesh.journal enable replica trigger "apply_my_app_ev_il_1__a6e21bec";
 
 -- Every row (l), hidden row (p) and tombstone (d) of the table.
-create function _mesh.state_my_app_ev_il_1__a6e21bec() returns table (key text, kind "char", w bigint, d bigint, img text[], m jsonb, why text) language sql stable set search_path = pg_catalog, public, pg_temp as $mesh$
-  select (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::text), 'l'::"char", x._mesh_w, 0::bigint, array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end, x."v"::pg_catalog.text, x."n"::pg_catalog.text, x."origin_node"::pg_catalog.text], coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."n", 0), 512))))), null::text from "My App"."Ev""il $1
+create function _mesh.state_my_app_ev_il_1__a6e21bec() returns table (key text, kind "char", w bigint, d bigint, img text[], m jsonb, why text) language sql stable set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
+  select (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::pg_catalog.text), 'l'::"char", x._mesh_w, 0::bigint, array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end, x."v"::pg_catalog.text, x."n"::pg_catalog.text, x."origin_node"::pg_catalog.text], coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."n", 0), 512))))), null::text from "My App"."Ev""il $1
 " x
   union all
-  select (array[g."K 1"::pg_catalog.text, case when g."k2" is distinct from null then pg_catalog.format('%s', g."k2") end]::text), g._mesh_kind, coalesce(g._mesh_w, 0), coalesce(g._mesh_d, 0), array[g."K 1"::pg_catalog.text, case when g."k2" is distinct from null then pg_catalog.format('%s', g."k2") end, g."v"::pg_catalog.text, g."n"::pg_catalog.text, g."origin_node"::pg_catalog.text], g._mesh_m, g._mesh_why from _mesh.ghost_my_app_ev_il_1__a6e21bec g where g._mesh_kind in ('d', 'p')
+  select (array[g."K 1"::pg_catalog.text, case when g."k2" is distinct from null then pg_catalog.format('%s', g."k2") end]::pg_catalog.text), g._mesh_kind, coalesce(g._mesh_w, 0), coalesce(g._mesh_d, 0), array[g."K 1"::pg_catalog.text, case when g."k2" is distinct from null then pg_catalog.format('%s', g."k2") end, g."v"::pg_catalog.text, g."n"::pg_catalog.text, g."origin_node"::pg_catalog.text], g._mesh_m, g._mesh_why from _mesh.ghost_my_app_ev_il_1__a6e21bec g where g._mesh_kind in ('d', 'p')
 $mesh$;
 
 -- Tells the others again what this node holds: all of it, or these keys. Merging it twice changes nothing.
-create function _mesh.reemit_my_app_ev_il_1__a6e21bec(v_keys text[] default null) returns bigint language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $mesh$
+create function _mesh.reemit_my_app_ev_il_1__a6e21bec(v_keys text[] default null) returns bigint language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 declare v_n bigint;
 begin
@@ -739,12 +755,12 @@ begin
     from _mesh.state_my_app_ev_il_1__a6e21bec() s where v_keys is null or s.key = any (v_keys);
   get diagnostics v_n = row_count;
   update _mesh.ghost_my_app_ev_il_1__a6e21bec g set _mesh_o = _mesh.me(), _mesh_ox = pg_current_xact_id()::text::bigint
-    where g._mesh_kind = 'd' and (v_keys is null or (array[g."K 1"::pg_catalog.text, case when g."k2" is distinct from null then pg_catalog.format('%s', g."k2") end]::text) = any (v_keys)) and ((_mesh.me(), pg_current_xact_id()::text::bigint) > (g._mesh_o, g._mesh_ox) or _mesh.gone(g._mesh_o));
+    where g._mesh_kind = 'd' and (v_keys is null or (array[g."K 1"::pg_catalog.text, case when g."k2" is distinct from null then pg_catalog.format('%s', g."k2") end]::pg_catalog.text) = any (v_keys)) and ((_mesh.me(), pg_current_xact_id()::text::bigint) > (g._mesh_o, g._mesh_ox) or _mesh.gone(g._mesh_o));
   return v_n;
 end $mesh$;
 
 -- Stamps these rows anew with all their values, for repair: where nodes hold other values under one stamp, the merge cannot decide.
-create function _mesh.touch_my_app_ev_il_1__a6e21bec(v_keys text[]) returns bigint language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $mesh$
+create function _mesh.touch_my_app_ev_il_1__a6e21bec(v_keys text[]) returns bigint language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
 declare
   v_x "My App"."Ev""il $1
@@ -755,10 +771,10 @@ declare
 begin
   perform set_config('session_replication_role', 'replica', true);
   for v_x in select * from "My App"."Ev""il $1
-" x where (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::text) = any (v_keys) for update loop
+" x where (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::pg_catalog.text) = any (v_keys) for update loop
     v_w := _mesh.next_stamp(v_x._mesh_w);
     update "My App"."Ev""il $1
-" x set _mesh_w = v_w, _mesh_m = coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."n", 0), 512))))) || jsonb_build_object('g', v_w, 'b', v_w, 's', '{}'::jsonb), updated_at = _mesh.stamp_time(v_w) where x."K 1" = v_x."K 1" and x."k2" = v_x."k2";
+" x set _mesh_w = v_w, _mesh_m = coalesce(x._mesh_m, pg_catalog.jsonb_build_object('g', 0, 'b', 512, 's', '{}'::pg_catalog.jsonb, 'c', pg_catalog.jsonb_build_object('n', pg_catalog.jsonb_build_object('0', pg_catalog.jsonb_build_array(coalesce(x."n", 0), 512))))) || jsonb_build_object('g', v_w, 'b', v_w, 's', '{}'::jsonb), updated_at = _mesh.stamp_time(v_w) where x."K 1" = v_x."K 1" and x."k2" = v_x."k2";
     v_n := v_n + 1;
   end loop;
   -- Back first: in replica mode the journal's triggers would take the lines for those of another node.
@@ -766,7 +782,7 @@ begin
   insert into _mesh.journal (origin, xid, tbl, op, w, m, img)
     select _mesh.me(), pg_current_xact_id()::text::bigint, '"My App"."Ev""il $1
 "', 'U', x._mesh_w, x._mesh_m, array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end, x."v"::pg_catalog.text, x."n"::pg_catalog.text, x."origin_node"::pg_catalog.text] from "My App"."Ev""il $1
-" x where (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::text) = any (v_keys);
+" x where (array[x."K 1"::pg_catalog.text, case when x."k2" is distinct from null then pg_catalog.format('%s', x."k2") end]::pg_catalog.text) = any (v_keys);
   return v_n;
 end $mesh$;
 
