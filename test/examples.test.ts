@@ -44,3 +44,12 @@ describe('examples/fanout/replication-config.yml', () => {
     expect(config.targets.map((t) => [t.name, t.engine])).toEqual([['reports', 'native'], ['search', 'stream']]);
   });
 });
+
+describe('examples/fanout/nats-config.yml', () => {
+  it('is a configuration that is accepted, on a machine that knows its own secrets alone', () => {
+    const path = join(examples, 'fanout/nats-config.yml');
+    const config = resolveFanoutConfig(parseConfig(readFileSync(path, 'utf8'), path, 'yaml'), { HOME: '/nonexistent', SOURCE_PASSWORD: 'a', NATS_PASSWORD: 'b', SEARCH_PASSWORD: 'c' });
+    expect(config.log).toMatchObject({ stream: 'shop_changes', replicas: 3, maxBytes: 50 * 1024 ** 3 });
+    expect(config.targets.map((t) => t.name)).toEqual(['reports', 'search']);
+  });
+});

@@ -4,8 +4,11 @@ import { createLog, type Log } from '../core/log.ts';
 import { JobStatus } from '../core/snapshot.ts';
 import { formatBytes, formatDuration } from '../core/units.ts';
 import { describeConnection } from '../pg/conninfo.ts';
-import type { FanoutConfig } from '../fanout/config.ts';
+import type { LogFacts } from '../changes/nats/inspect.ts';
+import type { NatsSpec } from '../changes/nats/connection.ts';
+import type { FanoutConfig, FanoutService, PublishService } from '../fanout/index.ts';
 import type { FanoutHealth } from '../fanout/health.ts';
+import type { Session } from '../pg/session.ts';
 import { print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 import { parsePort } from './port.ts';
 
@@ -22,6 +25,7 @@ interface FanoutFlags {
   readonly apiToken?: string;
   readonly url?: string;
   readonly target?: string;
+  readonly targets?: readonly string[];
 }
 
 export function fanoutCommand(): Command {
@@ -38,11 +42,16 @@ export function fanoutCommand(): Command {
   sub('run', 'keep every target as the file says, until SIGTERM; SIGHUP reads the file again', 'pgweave fanout run --config replication-config.yml')
     .option('--health-port <port>', 'port of /health, /ready and /metrics (default: health_port of the file, 3000)', parsePort)
     .option('--health-host <address>', 'address of the same (default: health_host of the file, 127.0.0.1)')
+    .option('--targets <names>', 'these targets of the file alone, comma-separated: others are kept elsewhere', (text: string) => text.split(',').map((name) => name.trim()).filter((name) => name !== ''))
     .option('--create-schema', 'make tables that targets lack, as create_schema: true in settings')
     .option('--api-port <port>', 'serve API, metrics and dashboard on this port (usually 7654); 0 takes a free one', parsePort)
     .option('--api-host <address>', 'address of the API (default: 127.0.0.1); any other needs a token')
     .option('--api-token <token>', 'token that the API asks for; better given as PGWEAVE_API_TOKEN')
     .action(run(runService));
+  sub('publish', 'write the source\'s changes to the log on NATS (log.nats of the file), for targets on other machines', 'pgweave fanout publish --config replication-config.yml')
+    .option('--health-port <port>', 'port of /health, /ready and /metrics (default: health_port of the file, 3000)', parsePort)
+    .option('--health-host <address>', 'address of the same (default: health_host of the file, 127.0.0.1)')
+    .action(run(runPublisher));
   sub('check', 'check the configuration, with line numbers, and whether the servers answer', 'pgweave fanout check --config replication-config.yml').action(run(check));
   sub('status', 'ask a running service for its health', 'pgweave fanout status --url http://127.0.0.1:3000')
     .option('--url <url>', 'where the service answers (default: by the file\'s health_port)')
@@ -54,11 +63,10 @@ export function fanoutCommand(): Command {
 }
 
 async function runService(flags: FanoutFlags, context: JobContext): Promise<number> {
-  const { FanoutService, readFanoutConfig, startHealthServer } = await import('../fanout/index.ts');
-  const { watchConfig } = await import('../fanout/watch-config.ts');
+  const { FanoutService, onlyTargets, readFanoutConfig, startHealthServer } = await import('../fanout/index.ts');
   const log = await createLog({ level: flags.logLevel, format: flags.logFormat });
   const read = (): FanoutConfig => {
-    const found = readFanoutConfig(flags.config);
+    const found = onlyTargets(readFanoutConfig(flags.config), flags.targets);
     return flags.createSchema ? { ...found, createSchema: true } : found;
   };
   const config = read();
@@ -69,7 +77,27 @@ async function runService(flags: FanoutFlags, context: JobContext): Promise<numb
   await using dashboard = flags.apiPort === undefined ? undefined : await serveDashboard(status, service.config, { ...flags, apiPort: flags.apiPort }, log);
   if (dashboard) log.info(`dashboard and API at ${dashboard.url}`);
   service.start();
-  const unwatch = watchConfig(config.path === 'REPLICATION_CONFIG' ? undefined : config.path, () => {
+  await untilStopped(service, read, context, log);
+  return exitCodes.done;
+}
+
+async function runPublisher(flags: FanoutFlags, context: JobContext): Promise<number> {
+  const { PublishService, readFanoutConfig, startHealthServer } = await import('../fanout/index.ts');
+  const log = await createLog({ level: flags.logLevel, format: flags.logFormat });
+  const config = readFanoutConfig(flags.config);
+  await using service = new PublishService(config, log);
+  await using health = await startHealthServer(service, flags.healthHost ?? process.env['HEALTH_HOST'] ?? config.healthHost, flags.healthPort ?? config.healthPort);
+  log.info(`health at ${health.url}/health`);
+  service.start();
+  await untilStopped(service, () => readFanoutConfig(flags.config), context, log);
+  return exitCodes.done;
+}
+
+/** Gives a service its file whenever that changes, until SIGTERM; then stops it. */
+async function untilStopped(service: FanoutService | PublishService, read: () => FanoutConfig, context: JobContext, log: Log): Promise<void> {
+  const { watchConfig } = await import('../fanout/watch-config.ts');
+  const { path } = read();
+  const unwatch = watchConfig(path === 'REPLICATION_CONFIG' ? undefined : path, () => {
     let next: FanoutConfig;
     try {
       next = read();
@@ -88,7 +116,6 @@ async function runService(flags: FanoutFlags, context: JobContext): Promise<numb
   log.info('stopping: rounds in hand are finished, nothing is dropped');
   await service.stop();
   log.info('stopped');
-  return exitCodes.done;
 }
 
 /** The dashboard's page of the fan-out: source and targets with their lag. Nothing can be changed through it: that is the file's part. */
@@ -122,14 +149,26 @@ async function check(flags: FanoutFlags, context: JobContext): Promise<number> {
     }
     result.ok = result.problems.length === 0 || (config.createSchema && result.problems.every((p) => p.startsWith('table ')));
   }
-  const ok = results.every((r) => r.ok);
-  if (flags.json) printJson({ ok, config: config.path, source: describeConnection(config.source), publication: config.publication, targets: results });
+  const log = config.log ? await checkLog(config.log, config, source) : null;
+  const ok = results.every((r) => r.ok) && log?.ok !== false;
+  if (flags.json) printJson({ ok, config: config.path, source: describeConnection(config.source), publication: config.publication, targets: results, ...(log ? { log } : {}) });
   else {
     print(`${config.path}: publication ${config.publication}, source ${describeConnection(config.source)}, ${config.targets.length} targets`);
     for (const r of results) print(`  ${r.ok ? 'ok  ' : 'FAIL'}  ${r.target.padEnd(20)}  ${r.engine.padEnd(6)}  ${String(r.tables).padStart(4)} tables  ${r.address}`, ...r.problems.map((p) => `          ${p}`));
-    if (!ok) print('Missing tables are made by: pgweave fanout setup-schema, or create_schema: true in settings.');
+    if (log) print(`  ${log.ok ? 'ok  ' : 'FAIL'}  log on NATS            stream ${log.stream}: ${log.problem ?? (log.exists ? `${log.messages} messages, ${formatBytes(log.bytes ?? 0)}, up to ${log.to ?? 'nothing'}` : 'not there yet; the publisher makes it')}`);
+    if (results.some((r) => !r.ok)) print('Missing tables are made by: pgweave fanout setup-schema, or create_schema: true in settings.');
   }
   return ok ? exitCodes.done : exitCodes.checkFailed;
+}
+
+async function checkLog(nats: NatsSpec, config: FanoutConfig, source: Session): Promise<Partial<LogFacts> & { readonly stream: string; readonly ok: boolean; readonly problem?: string }> {
+  const { inspectLog } = await import('../changes/nats/inspect.ts');
+  const { natsLogNameOf } = await import('../fanout/nats-target.ts');
+  try {
+    return { ok: true, ...(await inspectLog(nats, await natsLogNameOf(config, source))) };
+  } catch (error) {
+    return { ok: false, stream: nats.stream, problem: errorMessage(error) };
+  }
 }
 
 async function status(flags: FanoutFlags): Promise<number> {
@@ -146,6 +185,11 @@ async function status(flags: FanoutFlags): Promise<number> {
   else {
     print(`${health.status}   source ${health.source.address} ${health.source.reachable ? 'reachable' : `NOT REACHABLE: ${health.source.error}`}   WAL kept ${formatBytes(health.source.retainedBytes ?? 0)}${health.source.budgetBytes === null ? '' : ` of ${formatBytes(health.source.budgetBytes)}`}`);
     if (health.config.error !== null) print(`the newest configuration is not used: ${health.config.error}`);
+    if (health.log) {
+      const { stream, publishing, lagBytes, lastError } = health.log;
+      print(`  ${publishing ? 'publishing' : 'NOT PUBLISHING'} to the stream ${stream}   lag ${lagBytes === null ? 'not known' : formatBytes(lagBytes)}`);
+      if (lastError) print(`      ${lastError.message}`, ...(lastError.hint ? [`      ${lastError.hint}`] : []));
+    }
     for (const t of health.targets) {
       print(`  ${t.name.padEnd(20)}  ${t.engine.padEnd(6)}  ${t.state.padEnd(13)}  ${t.tablesReady} of ${t.tables} tables   lag ${t.lagBytes === null ? 'not known' : formatBytes(t.lagBytes)}${t.lagMs === null ? '' : ` (${formatDuration(t.lagMs)})`}`);
       if (t.lastError) print(`      ${t.lastError.message}`, ...(t.lastError.hint ? [`      ${t.lastError.hint}`] : []));

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { parseConfig } from '../core/config.ts';
-import { readFanoutConfig, resolveFanoutConfig } from './config.ts';
+import { onlyTargets, readFanoutConfig, resolveFanoutConfig } from './config.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'pgwfan-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -70,5 +70,57 @@ describe('fan-out configuration', () => {
     expect(readFanoutConfig(undefined, { HOME: folder, CONFIG_FILE: join(folder, 'r.json') }).publication).toBe('p');
     expect(readFanoutConfig(undefined, { HOME: folder, REPLICATION_CONFIG: json }).path).toBe('REPLICATION_CONFIG');
     expect(() => readFanoutConfig(undefined, { HOME: folder })).toThrow(/no configuration found/);
+  });
+
+  const withLog = (nats: string, rest = '') => `replication:
+  publication_name: p
+  engine: stream
+  source: { uri: postgresql://u@src/db }
+  log:
+    nats:
+      servers: [nats://one:4222, nats://two:4222]
+      stream: shop
+      ${nats}
+  tables: [orders]
+${rest}`;
+
+  it('takes a log on NATS, with secrets from variables and files, and then needs no targets', () => {
+    writeFileSync(join(folder, 'nats.creds'), 'creds-text\n');
+    expect(parse(withLog('user: u\n      password: ${NATS_PW}\n      max_bytes: 2GB\n      max_age: 12h\n      tls_ca_file: ca.pem'), { NATS_PW: 'nats-secret' })).toMatchObject({
+      targets: [], log: { servers: ['nats://one:4222', 'nats://two:4222'], stream: 'shop', user: 'u', password: 'nats-secret', replicas: 1, maxBytes: 2 * 1024 ** 3, maxAgeMs: 43_200_000, tlsCaFile: join(folder, 'ca.pem') },
+    });
+    expect(parse(withLog('credentials_file: nats.creds')).log).toMatchObject({ credentials: 'creds-text', maxBytes: 10 * 1024 ** 3, maxAgeMs: 7 * 86_400_000 });
+  });
+
+  it.each([
+    ['a server that is none', withLog('replicas: 1').replace('nats://one:4222', 'http://one/x'), /line 7: not the address of a NATS server: http:\/\/one\/x/],
+    ['a password in an address', withLog('replicas: 1').replace('nats://one', 'nats://u:geheim@one'), /line 7: the address of a NATS server holds a user or a password/],
+    ['a stream\'s name with a dot', withLog('replicas: 1').replace('stream: shop', 'stream: shop.a'), /line 8: .*a stream's name/],
+    ['an unknown key', withLog('replica: 1'), /line 9: unknown key "replica"/],
+    ['a password without a user', withLog('password: x'), /line 9: log.nats has a password and no user/],
+    ['two kinds of credentials', withLog('user: a\n      token: b'), /more than one of user, token and credentials/],
+    ['a key without its certificate', withLog('tls_key_file: a.pem'), /belong together/],
+    ['a secret that is not there', withLog('token_file: none.txt'), /line 9: cannot read none.txt/],
+    ['a size that is none', withLog('max_bytes: much'), /line 9: .*not a size/],
+    ['no room', withLog('max_bytes: 1kB'), /line 9: a stream of less than 1 MB/],
+    ['no targets without a log', withLog('replicas: 1').replace(/  log:[^]*replicas: 1\n/, ''), /no targets are given/],
+  ])('refuses a log with %s', (_what, yaml, message) => {
+    expect(() => parse(yaml)).toThrow(expect.objectContaining({ message: expect.stringMatching(message) as unknown, exitCode: 2 }));
+    expect(() => parse(yaml)).not.toThrow(/geheim/);
+  });
+
+  it('can be cut to some of its targets; stream targets share a slot where there is no log', () => {
+    const targets = `  targets:
+    - { name: a, uri: postgresql://u@a/db }
+    - { name: b, uri: postgresql://u@b/db }
+    - { name: c, uri: postgresql://u@c/db, engine: native }
+`;
+    const shared = parse(withLog('replicas: 1', targets));
+    expect(onlyTargets(shared, ['b']).targets.map((t) => t.name)).toEqual(['b']);
+    expect(onlyTargets(shared, undefined)).toBe(shared);
+    expect(() => onlyTargets(shared, ['b', 'x'])).toThrow(/has no target "x"/);
+    const alone = { ...shared, log: undefined };
+    expect(onlyTargets(alone, ['c']).targets.map((t) => t.name)).toEqual(['c']);
+    expect(() => onlyTargets(alone, ['a', 'c'])).toThrow(/shares a slot/);
   });
 });

@@ -7,6 +7,8 @@ import { parseDuration, parseSize } from '../core/units.ts';
 import { rememberSecret } from '../core/redact.ts';
 import { parseConninfo, type ConnectionSpec } from '../pg/conninfo.ts';
 import { quoteConninfo } from '../pg/identifiers.ts';
+import type { NatsSpec } from '../changes/nats/connection.ts';
+import { logSchema, resolveLog } from './config-log.ts';
 
 /** How a target is kept up: PostgreSQL's own subscription, or our stream that decodes the source once for all. */
 export type Engine = 'native' | 'stream';
@@ -37,7 +39,9 @@ const schema = z.strictObject({
     targets: z.array(z.strictObject({
       ...server, ...tableRules, name: z.string().regex(/^[a-z0-9_]{1,30}$/, 'a target\'s name is 1 to 30 lower-case letters, digits or underscores: it names slots'),
       subscription_name: z.string().min(1).max(63).optional(), engine: z.enum(['native', 'stream']).optional(), settings: targetSettings.optional(), source_host_for_target: z.string().optional(),
-    })).min(1),
+    })).default([]),
+    /** Between a publisher and targets on other machines. */
+    log: logSchema(size, duration).optional(),
     tables: z.array(z.string().min(1)).min(1),
     filters: tableRules.filters, exclude_columns: tableRules.exclude_columns, renames: tableRules.renames,
     settings: z.strictObject({
@@ -75,7 +79,10 @@ export interface FanoutConfig {
   readonly source: ConnectionSpec;
   /** What targets get that say nothing else. */
   readonly rules: TableRules;
+  /** Empty only where there is a log. */
   readonly targets: readonly FanoutTarget[];
+  /** Where stream targets without row filters get the changes from that a publisher writes; undefined: from the source. */
+  readonly log: NatsSpec | undefined;
   readonly waitAttempts: number;
   readonly waitIntervalMs: number;
   readonly createSchema: boolean;
@@ -116,6 +123,9 @@ export function resolveFanoutConfig(document: ConfigDocument, env: NodeJS.Proces
   const names = new Set<string>();
   const publication = r.publication_name;
   const base = document.path === 'REPLICATION_CONFIG' ? '.' : dirname(document.path);
+  const logPath = (key: string) => ['replication', 'log', 'nats', key];
+  const log = r.log && resolveLog(r.log, { path: document.path, at: (key) => place(document, logPath(key)) || place(document, ['replication', 'log', 'nats']), secret: (file, key) => secretFile(file, base, document, logPath(key)), resolve: (file) => resolve(base, file) });
+  if (r.targets.length === 0 && !log) throw usageError(`${document.path}: ${place(document, ['replication', 'targets']) || place(document, ['replication'])}no targets are given`, 'Name at least one; only a publisher (log.nats) may have none.');
   const targets = r.targets.map((target, i): FanoutTarget => {
     const where = place(document, ['replication', 'targets', i, 'name']);
     if (names.has(target.name)) throw usageError(`${document.path}: ${where}two targets are called "${target.name}"`, 'Each target needs a name of its own.');
@@ -133,9 +143,20 @@ export function resolveFanoutConfig(document: ConfigDocument, env: NodeJS.Proces
   });
   const s = r.settings;
   return {
-    path: document.path, publication, source: connectionOf(r.source, document, ['replication', 'source'], base, env), targets, rules: { tables: r.tables, filters: r.filters ?? {}, excludeColumns: r.exclude_columns ?? {}, renames: r.renames ?? {} }, waitAttempts: s.max_wait_attempts, waitIntervalMs: s.wait_interval_seconds * 1000, createSchema: s.create_schema, adoptExisting: s.adopt_existing,
+    path: document.path, publication, source: connectionOf(r.source, document, ['replication', 'source'], base, env), targets, log, rules: { tables: r.tables, filters: r.filters ?? {}, excludeColumns: r.exclude_columns ?? {}, renames: r.renames ?? {} }, waitAttempts: s.max_wait_attempts, waitIntervalMs: s.wait_interval_seconds * 1000, createSchema: s.create_schema, adoptExisting: s.adopt_existing,
     reconcileIntervalMs: s.reconcile_interval, maxRetainedWal: s.max_retained_wal, whenSpent: s.when_wal_budget_is_spent, healthPort: s.health_port, healthHost: s.health_host,
   };
+}
+
+/** The configuration with these targets alone. Throws a usage error for names that are not there, and for a stream that other processes would need too. */
+export function onlyTargets(config: FanoutConfig, names: readonly string[] | undefined): FanoutConfig {
+  if (names === undefined) return config;
+  const unknown = names.find((name) => !config.targets.some((t) => t.name === name));
+  if (unknown !== undefined) throw usageError(`${config.path} has no target "${unknown}"`, `It has: ${config.targets.map((t) => t.name).join(', ')}.`);
+  const targets = config.targets.filter((t) => names.includes(t.name));
+  const stream = targets.find((t) => t.engine === 'stream');
+  if (stream && !config.log && targets.length < config.targets.length) throw usageError(`target "${stream.name}" shares a slot with the other stream targets of ${config.path}`, 'Keep all of them in one process; or write the changes to NATS (log.nats), where each machine may keep its own.');
+  return { ...config, targets };
 }
 
 function place(document: ConfigDocument, path: readonly PropertyKey[]): string {

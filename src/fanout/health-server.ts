@@ -2,14 +2,18 @@ import Fastify, { type FastifyInstance } from 'fastify';
 import { Gauge, Registry } from 'prom-client';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
 import type { FanoutHealth } from './health.ts';
-import type { FanoutService } from './service.ts';
+
+/** What has a health: the service of targets, or the publisher. */
+export interface Healthy {
+  health(): FanoutHealth;
+}
 
 export interface HealthServer extends AsyncDisposable {
   readonly url: string;
 }
 
 /** `/health` (JSON, 503 when unhealthy), `/ready`, `/metrics`. Nothing can be changed through it, and no secret stands in it. */
-export async function startHealthServer(service: FanoutService, host: string, port: number): Promise<HealthServer> {
+export async function startHealthServer(service: Healthy, host: string, port: number): Promise<HealthServer> {
   const app = Fastify({ logger: false, bodyLimit: 1024 });
   const metrics = fanoutMetrics(service);
   app.get('/health', async (_request, reply) => {
@@ -35,7 +39,7 @@ function listen(app: FastifyInstance, host: string, port: number): Promise<strin
 }
 
 /** Names by Prometheus' conventions: base units, a prefix, labels for targets. */
-function fanoutMetrics(service: FanoutService): Registry {
+function fanoutMetrics(service: Healthy): Registry {
   const registry = new Registry();
   const gauge = (name: string, help: string, read: (target: FanoutHealth['targets'][number]) => number | null) =>
     new Gauge({
@@ -58,6 +62,20 @@ function fanoutMetrics(service: FanoutService): Registry {
     name: 'pgweave_fanout_source_reachable', help: '1 where the source answers', registers: [registry],
     collect() {
       this.set(service.health().source.reachable ? 1 : 0);
+    },
+  });
+  if (!service.health().log) return registry;
+  new Gauge({
+    name: 'pgweave_fanout_log_publishing', help: '1 where the publisher reads the source and NATS stores what it gives', registers: [registry],
+    collect() {
+      this.set(service.health().log?.publishing ? 1 : 0);
+    },
+  });
+  new Gauge({
+    name: 'pgweave_fanout_log_lag_bytes', help: 'WAL between what NATS has stored and now', registers: [registry],
+    collect() {
+      const lag = service.health().log?.lagBytes;
+      if (lag !== null && lag !== undefined) this.set(lag);
     },
   });
   return registry;

@@ -25,6 +25,20 @@ export interface TargetHealth {
   readonly lastSuccessAt: string | null;
 }
 
+/** How the publisher's log on NATS is. */
+export interface LogHealth {
+  readonly stream: string;
+  readonly servers: readonly string[];
+  /** The source is read, and NATS stores what it gives. */
+  readonly publishing: boolean;
+  readonly natsConnected: boolean;
+  /** WAL between what is stored and now; null where not known. */
+  readonly lagBytes: number | null;
+  /** Received and not stored yet. */
+  readonly waitingBytes: number | null;
+  readonly lastError: TargetHealth['lastError'];
+}
+
 /** What `/health` answers. */
 export interface FanoutHealth {
   readonly status: 'healthy' | 'unhealthy';
@@ -33,4 +47,6 @@ export interface FanoutHealth {
   readonly config: { readonly path: string; readonly loadedAt: string; /** Why the newest version of the file is not in use; null where it is. */ readonly error: string | null };
   readonly source: { readonly address: string; readonly reachable: boolean; readonly error: string | null; readonly retainedBytes: number | null; readonly budgetBytes: number | null };
   readonly targets: readonly TargetHealth[];
+  /** Of a publisher alone. */
+  readonly log?: LogHealth;
 }

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import { sleep } from '../core/abort.ts';
-import { errorMessage } from '../core/errors.ts';
+import { errorMessage, usageError } from '../core/errors.ts';
 import type { Emit, Phase } from '../core/events.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
@@ -116,6 +116,10 @@ export class FanoutService implements AsyncDisposable {
   }
 
   async #replace(config: FanoutConfig): Promise<void> {
+    if (JSON.stringify(config.log) !== JSON.stringify(this.#config.log)) {
+      this.refuse(usageError('log was changed', 'Start the service anew for that.'));
+      return;
+    }
     const before = new Map(this.#config.targets.map((t) => [t.name, t]));
     const after = new Map(config.targets.map((t) => [t.name, t]));
     const gone = [...before.keys()].filter((name) => !after.has(name) || after.get(name)!.engine !== before.get(name)!.engine || after.get(name)!.subscription !== before.get(name)!.subscription);

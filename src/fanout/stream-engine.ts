@@ -1,7 +1,9 @@
 import { setMaxListeners } from 'node:events';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ChangeLog } from '../changes/change-log.ts';
 import { controlFollower } from '../changes/control.ts';
+import type { NatsSpec } from '../changes/nats/connection.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
 import { readProgress } from '../changes/apply/progress.ts';
 import { planTables, readTableStates, recordTableEvent, type TableRecord } from '../changes/table-states.ts';
@@ -19,13 +21,14 @@ import { readSlot } from '../workflows/sync/start-point.ts';
 import type { FanoutConfig, FanoutTarget } from './config.ts';
 import { slotLostError, type Engine, type Round, type TargetFacts, type TargetLag } from './engine.ts';
 import { dropSlotNow } from './native-target.ts';
+import { checkPublisher, natsJobOf, natsLogNameOf, NatsTargetLog, publicationsByPublisher } from './nats-target.ts';
 import { SharedStream } from './shared-stream.ts';
 import type { SlotLag } from './source-watch.ts';
 import { resolveTables, schemaError, schemaFaults, selectionRulesOf, streamedTables, unionOfTables } from './tables.ts';
 import { TargetLog } from './target-log.ts';
 
-/** A week: a table may be large, and whoever stops the service interrupts the wait. */
-const copyTimeoutMs = 7 * 24 * 3_600_000;
+/** The transaction in hand may be large; whoever stops the service interrupts the wait. */
+const dropTimeoutMs = 3_600_000;
 
 /** In the target's part of the state folder: its place in the shared stream was given up. */
 const givenUpFile = 'given-up.json';
@@ -42,8 +45,13 @@ interface Ends {
 }
 
 interface Running {
+  follower: Follower | undefined;
+  /** Tables whose first copy was begun in this process, by `tableKey`. */
+  readonly copies: Set<string>;
   /** What the applier told last. */
   progress: StreamProgress | undefined;
+  /** Undefined where the applier opens one for itself. */
+  readonly log: ChangeLog | undefined;
   readonly stop: AbortController;
   ended: Promise<void>;
   /** Why it ended, where it did so by itself. */
@@ -59,6 +67,17 @@ export function sharedJobOf(config: FanoutConfig): string {
 /** Row filters are evaluated by the source as it decodes: a target that has some cannot share. */
 function shares(target: FanoutTarget): boolean {
   return target.engine === 'stream' && Object.keys(target.filters).length === 0;
+}
+
+/** The log on NATS that the target reads; undefined where it reads the source. */
+function natsOf(config: FanoutConfig, target: FanoutTarget): FanoutConfig['log'] {
+  return shares(target) ? config.log : undefined;
+}
+
+/** The job that slot and publication on the source belong to. */
+function ownerOf(config: FanoutConfig, target: FanoutTarget): string {
+  if (natsOf(config, target)) return natsJobOf(config);
+  return shares(target) ? sharedJobOf(config) : streamJobOf(config, target);
 }
 
 /** The job name of a stream target; the origin on the target is `pgweave_<job>`, and so are slot and publication on the source where it does not share. */
@@ -83,7 +102,7 @@ export class StreamEngine implements Engine {
   }
 
   slotOf(config: FanoutConfig, target: FanoutTarget): string {
-    return jobObjectName(shares(target) ? sharedJobOf(config) : streamJobOf(config, target));
+    return jobObjectName(ownerOf(config, target));
   }
 
   /** The shared slot stands where the slowest target is; each target's own lag is known here. */
@@ -95,6 +114,11 @@ export class StreamEngine implements Engine {
     const confirmed = shared?.confirmedOf(job);
     const active = running?.alive === true && slot.active;
     const own = { ...slot, active, lagMs: told?.lagMs ?? null, rows: told?.rows ?? 0 };
+    if (natsOf(config, target)) {
+      // What the publisher lacks, and what of the published the target lacks. The slot is the publisher's: no target holds it back.
+      const stands = running?.log?.position();
+      return { ...own, active: active && stands?.connected === true, lagBytes: slot.lagBytes + (stands ? lsnDistance(stands.confirmedLsn, slot.confirmedLsn) : 0), retainedBytes: 0, walStatus: 'reserved' };
+    }
     if (!shared || confirmed === undefined) return own;
     const lagBytes = lsnDistance(confirmed, shared.sourceLsn);
     return { ...own, lagBytes, retainedBytes: Math.min(slot.retainedBytes, lagBytes) };
@@ -103,6 +127,7 @@ export class StreamEngine implements Engine {
   async giveUp(config: FanoutConfig, target: FanoutTarget, source: Session): Promise<void> {
     const job = streamJobOf(config, target);
     await this.#stopFollower(job);
+    if (natsOf(config, target)) return;
     if (!shares(target)) {
       await dropSlotNow(source, jobObjectName(job));
       return;
@@ -133,8 +158,9 @@ export class StreamEngine implements Engine {
     // Whoever was interrupted as it began the target anew left the mark behind.
     if (!begun) rmSync(folder.file(givenUpFile), { force: true });
     if (begun && folder.read(givenUpFile) !== undefined) throw slotLostError(jobObjectName(job), target, 'its place in the shared stream was given up');
-    const owner = shares(target) ? sharedJobOf(config) : job;
-    const publications = await inTurn(async () => {
+    const owner = ownerOf(config, target);
+    const viaNats = natsOf(config, target) !== undefined;
+    const publications = viaNats ? await publicationsByPublisher(source, config, await streamedTables(source, tables)) : await inTurn(async () => {
       const { names } = await ensurePublications(source, { job: owner, tables: shares(target) ? await unionOfTables(source, config.targets.filter(shares)) : await streamedTables(source, tables) });
       await this.#slot(source, target, jobObjectName(owner), begun);
       if (shares(target)) await this.#sharedStream(config, { owner, publications: names, source });
@@ -147,10 +173,13 @@ export class StreamEngine implements Engine {
     const wanted = new Set(chosen.map(tableKey));
     const known = new Map(before.map((r) => [tableKey(r), r]));
     const removed = before.filter((r) => !wanted.has(tableKey(r))).map((r) => ({ schema: r.schema, name: r.name }));
-    for (const table of removed) await controlFollower(session, job, { action: 'drop', table }, { signal, timeoutMs: copyTimeoutMs });
+    for (const table of removed) {
+      await controlFollower(session, job, { action: 'drop', table }, { signal, timeoutMs: dropTimeoutMs });
+      this.#running.get(job)?.copies.delete(tableKey(table));
+    }
     const pending = chosen.filter((t) => ['pending', 'copying'].includes(known.get(tableKey(t))?.state.name ?? 'pending'));
     const added = before.length > 0 ? pending.filter((t) => !known.has(tableKey(t))) : [];
-    await this.#copy(session, target, job, pending, signal, say);
+    this.#copy(job, pending, say);
 
     const now = await readTableStates(session, job);
     const paused = now.filter((r) => r.state.name === 'paused');
@@ -160,6 +189,7 @@ export class StreamEngine implements Engine {
         hint: `The others stream on. Settle it: pgweave table NAME --job ${job} --source … --target … --retry | --skip-transaction | --copy-again`, retry: 'backoff',
       });
     }
+    if (viaNats) await checkPublisher(source, config);
     return { tables: now.length, ready: now.filter((r) => r.state.name === 'streaming' || r.state.name === 'copied').length, added, removed, version: session.serverVersionText };
   }
 
@@ -176,7 +206,7 @@ export class StreamEngine implements Engine {
   async remove(config: FanoutConfig, target: FanoutTarget, remaining: readonly FanoutTarget[], signal: AbortSignal): Promise<string[]> {
     const job = streamJobOf(config, target);
     await this.#stopFollower(job);
-    if (shares(target)) {
+    if (shares(target) && !natsOf(config, target)) {
       (await this.#shared.get(sharedJobOf(config)))?.forget(job);
       if (!remaining.some(shares)) await this.#closeShared(config, signal);
     }
@@ -229,15 +259,21 @@ export class StreamEngine implements Engine {
     if (current?.error !== undefined && !isRestart(current.error)) throw current.error;
     const stop = new AbortController();
     setMaxListeners(0, stop.signal);
-    const log = shares(target) ? await this.#viewOf(job, ends) : undefined;
-    const running: Running = { stop, alive: true, error: undefined, ended: Promise.resolve(), progress: undefined };
+    const nats = natsOf(config, target);
+    const log = nats ? await this.#natsView(config, nats, target, job, ends) : shares(target) ? await this.#viewOf(job, ends) : undefined;
+    const running: Running = { log, stop, alive: true, error: undefined, ended: Promise.resolve(), progress: undefined, follower: undefined, copies: new Set() };
     const follower = await Follower.open({
       source: config.source, target: target.connection, job, folder, signal: stop.signal, slot: jobObjectName(ends.owner), publications: ends.publications, ...(log ? { log, binary: 'off' as const } : {}),
       onEvent: (event) => {
         if (event.type === 'warning') this.#log.warn(`${target.name}: ${event.message}`);
         else if (event.type === 'stream-progress') running.progress = event;
       },
+    }).catch(async (error: unknown) => {
+      await log?.close();
+      throw error;
     });
+    running.follower = follower;
+    for (const { record } of follower.applier.gates.all()) if (record.state.name === 'pending' || record.state.name === 'copying') running.copies.add(tableKey(record));
     running.ended = this.#run(follower, running, target);
     this.#running.set(job, running);
   }
@@ -252,6 +288,20 @@ export class StreamEngine implements Engine {
     // What is confirmed for it beyond its own progress did not concern it: an idle stream leaves no mark on the target.
     const startLsn = progress !== undefined || ends.begun ? maxLsn(progress ?? zeroLsn, shared.confirmedOf(job) ?? shared.options.startLsn) : shared.receivedLsn;
     return new TargetLog({ shared, job, startLsn, wanted: () => this.#wanted.get(job) ?? nothing });
+  }
+
+  /** The log on NATS from where the target stands: its progress; the earliest of its copies, where nothing was applied since; a new one begins at the log's end, since its rows are copied later than that. */
+  async #natsView(config: FanoutConfig, nats: NatsSpec, target: FanoutTarget, job: string, ends: Ends): Promise<NatsTargetLog> {
+    const progress = await readProgress(ends.session, job);
+    const copied = (await readTableStates(ends.session, job)).flatMap((r) => (r.copiedLsn === undefined ? [] : [r.copiedLsn]));
+    const startLsn = progress ?? (copied.length === 0 ? undefined : copied.reduce((least, lsn) => (lsn < least ? lsn : least)));
+    return NatsTargetLog.open({
+      nats, log: await natsLogNameOf(config, ends.source), startLsn, wanted: () => this.#wanted.get(job) ?? nothing,
+      emit: (event) => {
+        if (event.type === 'warning') this.#log.warn(`${target.name}: ${event.message}`);
+        else if (event.type === 'log') this.#log[event.level](`${target.name}: ${event.message}`);
+      },
+    });
   }
 
   /** The stream of this owner; opened where there is none that goes on, and for other publications. Called in turn: one slot serves one stream. */
@@ -298,11 +348,14 @@ export class StreamEngine implements Engine {
     await running?.ended;
   }
 
-  async #copy(session: Session, target: FanoutTarget, job: string, pending: readonly TableRef[], signal: AbortSignal, say: (text: string) => void): Promise<void> {
-    if (!target.initialSync || pending.length === 0) return;
-    say(`copying ${pending.length} tables`);
-    for (const table of pending) {
-      await controlFollower(session, job, { action: 'copy-again', table }, { timeoutMs: copyTimeoutMs, signal });
+  /** Begins copies and leaves them to the follower: rounds go on meanwhile and tell how far they are. What was pending when the follower began it copies by itself. */
+  #copy(job: string, pending: readonly TableRef[], say: (text: string) => void): void {
+    const running = this.#running.get(job);
+    const begun = pending.filter((t) => running && !running.copies.has(tableKey(t)));
+    if (begun.length > 0) say(`copying ${begun.length} tables`);
+    for (const table of begun) {
+      running!.copies.add(tableKey(table));
+      running!.follower?.copyAgain(table);
     }
   }
 }
