@@ -13,6 +13,8 @@ export interface RestoreContext {
   readonly ledger: Ledger;
   readonly emit: Emit;
   readonly signal?: AbortSignal | undefined;
+  /** Owners that cannot be given yet are left for later without a word: {@link restoreOwners} tries again. */
+  readonly ownersLater?: boolean;
   /** Called after each statement that is done, also where an earlier run did it. */
   readonly onDone?: (statement: Statement) => void;
 }
@@ -32,6 +34,18 @@ export async function prepareRestore(session: Session): Promise<void> {
 export async function restorePhase(session: Session, plan: SchemaPlan, phase: 'pre-data' | 'attach' | 'post-data', context: RestoreContext): Promise<void> {
   const statements = phase === 'pre-data' ? plan.preData : phase === 'attach' ? plan.attach : plan.postData;
   await restoreStatements(session, statements, context);
+}
+
+/**
+ * Gives objects their owners where that was not possible at first: whoever gets an object in a schema must be allowed to create there, and privileges on schemas are restored late.
+ * What is not possible now either is a warning.
+ */
+export async function restoreOwners(session: Session, plan: SchemaPlan, context: RestoreContext): Promise<void> {
+  await restoreStatements(session, plan.preData.filter((statement) => givesOwner(statement) && !context.ledger.done(statement.key)), context);
+}
+
+function givesOwner({ object }: Statement): boolean {
+  return object.kind.startsWith('owner of ');
 }
 
 /** Restores statements in order, in batches; where a batch fails, its statements run one by one so that the error names the one. */
@@ -97,6 +111,10 @@ export async function runStatement(session: Session, statement: Statement, conte
     if (alreadyThere(error, statement)) await ledger.mark(session, statement.key, 'was there');
     else {
       if (!tolerable(error, statement)) throw restoreError(error, statement);
+      if (context.ownersLater && givesOwner(statement)) {
+        context.onDone?.(statement);
+        return 'tolerated';
+      }
       emit({ type: 'warning', code: 'restore-tolerated', message: `${describeObject(statement.object)}: ${errorMessage(error)}`, hint: 'The restore went on without it.' });
       await ledger.mark(session, statement.key, `tolerated: ${errorMessage(error)}`);
       result = 'tolerated';

@@ -62,6 +62,8 @@ function closure(every: readonly RoleRow[], edges: readonly MembershipRow[]): Se
  */
 export async function restoreRoles(target: Session, set: RoleSet, context: RestoreContext): Promise<{ readonly made: number; readonly present: number }> {
   const existing = new Set((await target.query<{ name: string }>('select rolname::text as name from pg_catalog.pg_roles')).map((row) => row.name));
+  // Since 16 whoever has CREATEROLE may neither become nor act for a role that it made, unless it asks for that first; without it no object could be given to its owner.
+  if (target.serverVersion >= 160_000) await target.query(`set createrole_self_grant = 'set, inherit'`);
   let made = 0;
   const present = set.roles.filter((role) => existing.has(role.name));
   for (const role of set.roles) if (!existing.has(role.name) && (await makeRole(target, role, context))) made += 1;

@@ -14,7 +14,7 @@ import { dropExisting, existingRelations } from '../schema/existing.ts';
 import { describeObject } from '../schema/statements.ts';
 import { renameTables, warnOfTexts } from '../schema/renames.ts';
 import { readRoles, restoreRoles } from '../schema/roles.ts';
-import { restorePhase, type RestoreContext } from '../schema/restore.ts';
+import { restoreOwners, restorePhase, type RestoreContext } from '../schema/restore.ts';
 import { copyData } from './clone/copy-data.ts';
 import { checkEnds, openEnd, type End } from './clone/ends.ts';
 import { acceptSchemas } from './clone/existing.ts';
@@ -167,7 +167,7 @@ class CloneRun {
       await acceptSchemas(session, schema.plan, context.ledger);
       let done = 0;
       await restorePhase(session, schema.plan, 'pre-data', {
-        ...context,
+        ...context, ownersLater: true,
         onDone: () => {
           done += 1;
           this.#emit({ type: 'schema-objects', done, total: schema.plan.preData.length });
@@ -237,6 +237,7 @@ class CloneRun {
     // A materialized view is refreshed as its owner: with our `row_security = off` a forced policy would be an error where the source has its owner's rows.
     await session.query('set row_security = on');
     await restorePhase(session, plan, 'post-data', context);
+    await restoreOwners(session, plan, context);
     await failpoint('clone.post-data');
     if (job.renames.length > 0 && !job.ledger.hasStep('renamed')) {
       await warnOfTexts(session, job.renames, this.#emit);

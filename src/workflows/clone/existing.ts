@@ -14,7 +14,10 @@ export function refuseExisting(existing: readonly RelationNameRow[]): void {
   });
 }
 
-/** CREATE SCHEMA has no place where the schema is there already, `public` above all: the ledger then says so. */
+/**
+ * CREATE SCHEMA has no place where the schema is there already, `public` above all: the ledger then says so. Looked up rather than tried, since the server asks for CREATE on the database first, and
+ * a role that was given the schema need not have it.
+ */
 export async function acceptSchemas(target: Session, plan: SchemaPlan, ledger: Ledger): Promise<void> {
   const there = new Set((await target.query<{ name: string }>('select nspname::text as name from pg_catalog.pg_namespace')).map((row) => row.name));
   for (const statement of plan.preData) {
