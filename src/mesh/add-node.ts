@@ -143,7 +143,8 @@ async function copyIn(join: Join, target: Session): Promise<number> {
   if (mesh) await refuseRows(target, node, mesh);
   else {
     if (options.sql !== undefined) await applySchema(node, options.sql, { signal: options.signal });
-    else await adoptAsMembers(target, node, [donor, ...join.peers.filter((p) => p.name !== donor.name)].map((p) => sessions.of(p)), (await installedMesh(sessions.of(donor)))!, options.signal);
+    // Tables that were adopted are in no schema file.
+    await adoptAsMembers(target, node, [donor, ...join.peers.filter((p) => p.name !== donor.name)].map((p) => sessions.of(p)), (await installedMesh(sessions.of(donor)))!);
     mesh = (await installedMesh(target))!;
   }
   await interleaveKeys(target, sessions.of(donor), node.id);
@@ -206,8 +207,12 @@ async function becomeOneself(join: Join, target: Session): Promise<void> {
     throw new PgweaveError('clone-runs-workers', `${node.name} runs with max_logical_replication_workers = ${workers}: the subscriptions it was cloned with may have taken changes that belong to ${donor.name}`, { hint: 'Throw this clone away, take a new base backup, and start it with max_logical_replication_workers = 0.' });
   }
   if (mesh.name !== node.name && mesh.name !== donor.name) throw new PgweaveError('not-a-clone', `the database of ${node.name} is a clone of ${mesh.name ?? 'nothing'}, not of ${donor.name}`, { hint: `Name the donor: --donor ${mesh.name ?? donor.name}` });
+  // What --prepare wrote on the donor and the backup brought along: a node that was seeded with the schema, or half copied, has not got it.
   const [ready] = await target.query<{ ready: boolean }>('select ready from _mesh.node where id = $1', [node.id]);
-  if (mesh.name !== node.name && !ready?.ready) throw new PgweaveError('backup-too-early', `the base backup of ${node.name} was taken before --prepare had ended`, { hint: 'Changes would be missing. Run --prepare again, then take the base backup anew.' });
+  if (!ready?.ready) {
+    if (mesh.name === node.name) throw new PgweaveError('not-a-clone', `the database of ${node.name} is no base backup of ${donor.name}: it was made with apply-schema, or by an add-node that copies`, { hint: `Nothing was changed. Take the base backup of ${donor.name} after --prepare, or leave --method out to copy rows.` });
+    throw new PgweaveError('backup-too-early', `the base backup of ${node.name} was taken before --prepare had ended`, { hint: 'Changes would be missing. Run --prepare again, then take the base backup anew.' });
+  }
   const edges = await edgeNames(target);
   for (const name of edges.subscriptions) await dropSubscription(target, name);
   for (const name of edges.slots) await dropSlot(target, name, join.options.signal);

@@ -29,13 +29,13 @@ export async function serverFaults(session: Session, node: MeshNode, count: numb
   const row = await session.one<{ wal_level: string; super: boolean; slots: number; senders: number; workers: number; processes: number; origins: number | null; used_slots: number; replica: boolean; standby: boolean }>(`
     select pg_catalog.current_setting('wal_level') as wal_level, r.rolsuper as super, pg_catalog.current_setting('max_replication_slots')::int4 as slots, pg_catalog.current_setting('max_wal_senders')::int4 as senders,
       pg_catalog.current_setting('max_logical_replication_workers')::int4 as workers, pg_catalog.current_setting('max_worker_processes')::int4 as processes, pg_catalog.current_setting('max_active_replication_origins', true)::int4 as origins,
-      (select pg_catalog.count(*) from pg_catalog.pg_replication_slots)::int4 as used_slots, pg_catalog.has_parameter_privilege('session_replication_role', 'SET') as replica, pg_catalog.pg_is_in_recovery() as standby
+      (select pg_catalog.count(*) from pg_catalog.pg_replication_slots s where s.database is distinct from pg_catalog.current_database() or s.slot_name !~ '^sub_.+_from_')::int4 as used_slots, pg_catalog.has_parameter_privilege('session_replication_role', 'SET') as replica, pg_catalog.pg_is_in_recovery() as standby
     from pg_catalog.pg_roles r where r.rolname = current_user`);
   const peers = count - 1;
   if (row.standby) add('is a standby in recovery', 'Name the primary.');
   if (row.wal_level !== 'logical') add(`has wal_level = ${row.wal_level}`, `alter system set wal_level = 'logical', then restart the server.`);
   if (!row.super) add(`role ${node.user} is no superuser`, 'Setting up a mesh makes subscriptions, a role for apply workers and triggers that switch session_replication_role: give nodes.json a superuser.');
-  if (row.slots < peers) add(`max_replication_slots = ${row.slots}, fewer than ${peers}`, `alter system set max_replication_slots = ${Math.max(20, peers * 2)}, then restart.`);
+  if (row.slots - row.used_slots < peers) add(`max_replication_slots = ${row.slots}${row.used_slots > 0 ? `, of which others use ${row.used_slots}` : ''}: fewer than ${peers} are left`, `alter system set max_replication_slots = ${Math.max(20, peers * 2 + row.used_slots)}, then restart.`);
   if (row.senders < peers) add(`max_wal_senders = ${row.senders}, fewer than ${peers}`, `alter system set max_wal_senders = ${Math.max(20, peers * 2)}, then restart.`);
   if (row.workers < peers && !workersOff) add(`max_logical_replication_workers = ${row.workers}, fewer than ${peers}`, `alter system set max_logical_replication_workers = ${peers + 4}, then restart.`);
   // Of version 18 on; before it, max_replication_slots bounds origins.

@@ -173,6 +173,20 @@ describe('adopt', () => {
     await waitFor('the row', async () => (await on(0).query('select 1 from more')).length === 1);
     expect((await verifyMesh(nodes)).equal).toBe(true);
     expect(await codeOf(verifyMesh(nodes, { tables: ['mroe'] }))).toMatch(/^no-such-table: the mesh has no table mroe/);
+    // A third node takes tables of both kinds.
+    await using third = await createDatabase(server, 'late');
+    await third.run('create table more (id int primary key, v text)');
+    const all = [...nodes, parseNodes([{ id: 3, name: 'late3', host: '127.0.0.1', port: server.port, db: third.name, user: 'postgres' }])[0]!];
+    const base = { method: 'base-backup', donor: 'late1' } as const;
+    expect((await addNode(all, 'late3', { ...base, phase: 'prepare' })).state).toBe('prepared');
+    // Seeded with the schema, and so without the rows: no clone.
+    await using seeded = await createDatabase(server, 'seeded');
+    const wrong = [...nodes, { ...all[2]!, db: seeded.name }];
+    await applySchema(wrong[2]!, generateSql(parseSchema(plain)));
+    expect(await codeOf(addNode(wrong, 'late3', { ...base, phase: 'finish' }))).toMatch(/^not-a-clone: /);
+    expect((await addNode(all, 'late3', { sql: generateSql(parseSchema(plain)) })).state).toBe('active');
+    expect(await third.query('select v from more')).toEqual([{ v: 'was here' }]);
+    expect((await verifyMesh(all)).differences).toEqual([]);
   });
 
   it('all nodes or none', async () => {

@@ -1,10 +1,9 @@
 import { PgweaveError } from '../core/errors.ts';
 import { qualifiedName } from '../pg/identifiers.ts';
 import type { Session } from '../pg/session.ts';
-import { applySchema } from './apply-schema.ts';
-import { faultsError, type InstalledMesh, type NodeFault } from './checks.ts';
-import { findTables, type FoundTable } from './describe-table.ts';
 import { adoptSql } from './adopt-sql.ts';
+import { faultsError, installedMesh, type InstalledMesh, type NodeFault } from './checks.ts';
+import { findTables, type FoundTable } from './describe-table.ts';
 import type { MeshNode } from './nodes.ts';
 import { planDigest } from './sql/table.ts';
 import { planName, type TablePlan } from './table-plan.ts';
@@ -20,12 +19,14 @@ interface MemberTable {
 }
 
 /**
- * Takes the tables of a node that joins a mesh of adopted tables into it, as the members keep them. They must be there, with the same columns, and empty.
- * Throws, with nothing changed, where one is missing, differs or holds rows.
+ * Takes tables of a node that joins into the mesh, as the members keep them: all that are not in it there yet. They must be there, with the same columns,
+ * and empty. Throws, with nothing changed, where one is missing, differs or holds rows.
  */
-export async function adoptAsMembers(target: Session, node: MeshNode, members: readonly Session[], mesh: InstalledMesh, signal: AbortSignal | undefined): Promise<void> {
+export async function adoptAsMembers(target: Session, node: MeshNode, members: readonly Session[], mesh: InstalledMesh): Promise<void> {
+  const own = await installedMesh(target);
   const orders = await Promise.all(members.map(memberTables));
-  const model = orders[0]!;
+  const model = orders[0]!.filter((t) => !own?.tables.has(t.name));
+  if (model.length === 0) return;
   const found = await findTables(target, node, {
     tables: model.map((t) => t.plain), byColumn: model.filter((t) => t.mode === 'column').map((t) => t.plain), counters: model.flatMap((t) => t.counters.map((c) => `${t.plain}.${c}`)),
   }, new Set()).catch((error: unknown) => {
@@ -44,7 +45,10 @@ export async function adoptAsMembers(target: Session, node: MeshNode, members: r
     else faults.push({ node: node.name, fault: `defines ${planName(table.plan)} otherwise than the members`, fix: 'Names, types, keys, unique indexes and checks must be the same on every node.' });
   }
   if (faults.length > 0) throw faultsError('adopt-refused', faults);
-  await applySchema(node, adoptSql(plans, found.flatMap((t) => t.identityAlways.map((column) => ({ plan: t.plan, column }))), mesh.maxDriftMs), { signal });
+  await target.transaction(async () => {
+    await target.query(`select pg_catalog.set_config('pgweave.node_id', $1, true), pg_catalog.set_config('pgweave.node_name', $2, true)`, [String(node.id), node.name]);
+    await target.query(adoptSql(plans, found.flatMap((t) => t.identityAlways.map((column) => ({ plan: t.plan, column }))), own ? undefined : mesh.maxDriftMs));
+  });
 }
 
 async function memberTables(member: Session): Promise<MemberTable[]> {
