@@ -189,6 +189,23 @@ describe('clone with other names and without some columns', () => {
     expect(code, stderr).toBe(0);
   });
 
+  it('hands over to a native subscription without the columns', patience, async () => {
+    await using source = await createDatabase(await sharedServer(16), 'shapesync');
+    await using target = await createDatabase(await sharedServer(17), 'shapesync');
+    await source.run(`create table t (id int primary key, kept text, secret text not null); create index on t (secret); insert into t select i, 'k' || i, 's' || i from generate_series(1, 100) i`);
+    using dir = stateFolder();
+    const ends = ['--source', source.uri, '--target', target.uri, '--dir', dir.path, '--job', job(target)];
+    const done = await runCli(['clone', ...ends, '--no-roles', '--sync', '--json', '--exclude-columns', 't.secret']);
+    expect(done.code, done.stderr).toBe(0);
+    await source.run(`update t set kept = 'changed', secret = 'other' where id < 10; insert into t values (101, 'k101', 's101'); delete from t where id = 50`);
+    const rows = 'select id, kept from t order by id';
+    const last = await source.query(rows);
+    await waitFor('the subscription', async () => JSON.stringify(await target.query(rows)) === JSON.stringify(last));
+    expect(await target.query(`select attname::text as name from pg_attribute where attrelid = 't'::regclass and attnum > 0 and not attisdropped order by attnum`)).toEqual([{ name: 'id' }, { name: 'kept' }]);
+    const { code, stderr } = await runCli(['cleanup', ...ends, '--yes']);
+    expect(code, stderr).toBe(0);
+  });
+
   it('lets tables change places', patience, async () => {
     await using source = await createDatabase(await sharedServer(14), 'places');
     await using target = await createDatabase(await sharedServer(15), 'places');
