@@ -17,7 +17,7 @@ import { verifyMesh } from './verify.ts';
 let server: Cluster;
 
 beforeAll(async () => {
-  server = await privateServer(18, { settings: { wal_retrieve_retry_interval: `'50ms'`, log_statement: `'all'`, log_min_duration_statement: '0', max_replication_slots: '80', max_active_replication_origins: '80', max_wal_senders: '80', max_worker_processes: '80', max_logical_replication_workers: '60' } });
+  server = await privateServer(18, { settings: { wal_retrieve_retry_interval: `'50ms'`, log_statement: `'all'`, log_min_duration_statement: '0', max_replication_slots: '80', max_active_replication_origins: '80', max_wal_senders: '80', max_worker_processes: '80', max_logical_replication_workers: '60', logical_decoding_work_mem: `'64kB'`, max_prepared_transactions: '4' } });
 });
 afterAll(async () => {
   await server?.destroy();
@@ -164,6 +164,23 @@ describe('local statements', () => {
   });
 });
 
+describe('transactions that travel otherwise than most', () => {
+  it('large ones that are streamed before they end, with parts rolled back; prepared ones', async () => {
+    const { nodes, on } = await generated('big', { ...plain, u: { columns: { id: int, e: { data_type: 'text' } }, constraints: { primary: ['id'], unique: [['e']] } } });
+    const session = await on(0).session();
+    await session.query(`begin; insert into t select g, repeat('x', 200) from generate_series(1, 4000) g; savepoint s; insert into t select g, 'never' from generate_series(5000, 8000) g; update t set v = 'never'; rollback to s; update t set v = v || 'y' where id % 2 = 0; insert into u select g, 'e' || g from generate_series(1, 500) g; commit`);
+    const [streamed] = await waitFor('it was streamed', async () => { const rows = await on(0).query<{ n: bigint }>(`select stream_count as n from pg_stat_replication_slots where slot_name = 'sub_big2_from_big1' and stream_count > 0`); return rows.length > 0 && rows; });
+    expect(streamed!.n).toBeGreaterThan(0n);
+    await session.query(`begin; insert into t values (9000, 'prepared'); delete from t where id = 1; update u set e = 'moved' where id = 1; prepare transaction 'mesh'`);
+    // What is prepared counts as unfinished: its tombstone is not taken for acknowledged.
+    for (const i of [0, 1, 0, 1, 0, 1]) await on(i).run('select _mesh.maintain()');
+    await on(0).run(`commit prepared 'mesh'`);
+    await waitFor('it arrives', async () => (await on(1).query('select 1 from t where id = 9000')).length === 1);
+    expect((await verifyMesh(nodes)).differences).toEqual([]);
+    expect(await on(1).query(`select count(*)::int as n, count(*) filter (where v ~ 'y$')::int as even, count(*) filter (where v = 'never')::int as never from t`)).toEqual([{ n: 4000, even: 2000, never: 0 }]);
+  });
+});
+
 describe('adopt', () => {
   it('rows of a table that comes into a running mesh reach the nodes that lack them', async () => {
     const { nodes, on } = await generated('late', plain);
@@ -250,6 +267,22 @@ describe('status says', () => {
     await maintainAll(nodes);
     expect((await meshStatus(nodes)).nodes.map((n) => n.maintainedSecondsAgo! < 60)).toEqual([true, true]);
     await on(1).run(`select pg_drop_replication_slot('sub_gone_from_says2')`);
+  });
+
+  it('that an edge is stuck, though its worker comes back again and again', async () => {
+    const { nodes, on } = await generated('stuck', plain);
+    await maintainAll(nodes);
+    await waitFor('heard', async () => (await on(1).query(`select 1 from _mesh.node where name = 'stuck1' and seen_at is not null`)).length === 1);
+    await on(1).run(`create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$; create trigger no after insert on t for each row execute function no(); alter table t enable always trigger no`);
+    await on(0).run(`insert into t values (1, 'x')`);
+    await waitFor('errors', async () => (await on(1).query(`select 1 from pg_stat_subscription_stats where subname = 'sub_stuck2_from_stuck1' and apply_error_count > 0`)).length === 1);
+    await on(1).run(`update _mesh.node set seen_at = now() - interval '5 minutes' where name = 'stuck1'`);
+    await maintainAll(nodes);
+    expect((await meshStatus(nodes)).issues.map((i) => `${i.node}: ${i.issue}`)).toContainEqual(expect.stringMatching(/^stuck2: has heard nothing from stuck1 for 30\d s, which spoke \d+ s ago: the edge is stuck or far behind \(\d+ apply errors so far\)/));
+    await on(1).run('drop trigger no on t');
+    await waitFor('the row', async () => (await on(1).query('select 1 from t')).length === 1);
+    await maintainAll(nodes);
+    await waitFor('healthy', async () => (await meshStatus(nodes)).healthy);
   });
 
   it('that a slot has lost its WAL; setup-replication makes it anew and nothing is missing', async () => {

@@ -139,6 +139,8 @@ const lagAlarmBytes = 1024 ** 3;
 const skewAlarmMs = 10_000;
 /** Housekeeping should run some times a minute; after so long it was forgotten. */
 const overdueSeconds = 600;
+/** Heartbeats that take longer are not on their way any more. */
+const stuckSeconds = 120;
 
 /** What is wrong, judged over all nodes; pure. */
 export function healthIssues(nodes: readonly MeshNode[], found: readonly NodeStatus[]): MeshIssue[] {
@@ -175,6 +177,12 @@ export function healthIssues(nodes: readonly MeshNode[], found: readonly NodeSta
       if (!subscription) add(`subscription ${subscriptionName(s.node, peer.name)} is missing`, 'pgweave mesh setup-replication, then repair.');
       else if (!subscription.enabled) add(`subscription ${subscription.name} is disabled`, `alter subscription ${subscription.name} enable`);
       else if (!subscription.running && found.some((f) => f.node === peer.name && f.reachable)) add(`subscription ${subscription.name} is not running${subscription.applyErrors > 0 ? ` (${subscription.applyErrors} apply errors)` : ''}`, 'The server log of this node says why; it tries again by itself.');
+      // A worker that fails over and over is found running at times; heartbeats that do not arrive tell for certain.
+      const spoke = found.find((f) => f.node === peer.name)?.maintainedSecondsAgo;
+      const heard = known?.seenSecondsAgo ?? (subscription !== undefined && subscription.applyErrors > 0 ? Number.POSITIVE_INFINITY : undefined);
+      if (subscription?.enabled && spoke !== undefined && heard !== undefined && heard - spoke > stuckSeconds) {
+        add(`has heard nothing from ${peer.name} ${Number.isFinite(heard) ? `for ${Math.round(heard)} s` : 'yet'}, which spoke ${Math.round(spoke)} s ago: the edge is stuck or far behind${subscription.applyErrors > 0 ? ` (${subscription.applyErrors} apply errors so far)` : ''}`, 'The server log of this node says why. Its changes wait; nothing is lost.');
+      }
       const slot = s.slots.find((x) => x.name === subscriptionName(peer.name, s.node));
       if (!slot) add(`slot ${subscriptionName(peer.name, s.node)} is missing`, 'pgweave mesh setup-replication makes it again; then pgweave mesh repair, since changes are lost to that node.');
       else if (slot.walStatus === 'lost') add(`slot ${slot.name} has lost its WAL`, `Changes are lost to ${peer.name}: pgweave mesh setup-replication makes it anew and tells everything again, then pgweave mesh repair.`);
