@@ -35,7 +35,6 @@ export class PublishService implements AsyncDisposable {
   #retained: number | null = null;
   #verdict: BudgetVerdict = 'within';
   #publisher: ChangePublisher | undefined;
-  #publications = '';
   #wake = new AbortController();
   #running: Promise<unknown> = Promise.resolve();
 
@@ -134,13 +133,14 @@ export class PublishService implements AsyncDisposable {
     const slot = jobObjectName(job);
     await using source = await Session.open(config.source, { role: 'fanout publish', job, side: 'the source', signal });
     const shared = config.targets.filter((t) => t.engine === 'stream' && Object.keys(t.filters).length === 0);
-    const { names } = await ensurePublications(source, { job, tables: await unionOfTables(source, [config.rules, ...shared]) });
+    // Both publications are there before the slot is, so that tables of either kind can come later without the stream being opened anew.
+    const { names } = await ensurePublications(source, { job, tables: await unionOfTables(source, [config.rules, ...shared]), both: true });
     const ended = this.#publisher?.failure;
-    if (this.#publisher && (ended !== undefined || names.join() !== this.#publications)) {
+    if (this.#publisher && ended !== undefined) {
       await this.#publisher.close();
       this.#publisher = undefined;
       // Told once; what comes now is another attempt.
-      if (ended !== undefined && !isInterrupted(ended)) this.#fail(ended);
+      if (!isInterrupted(ended)) this.#fail(ended);
     }
     if (this.#publisher) return;
     await this.#slot(source, slot);
@@ -154,8 +154,7 @@ export class PublishService implements AsyncDisposable {
       },
     });
     this.#publisher = publisher;
-    this.#publications = names.join();
-    this.#log.info(`publishing ${names.length === 1 ? 'publication' : 'publications'} ${names.join(', ')} from slot ${slot}`);
+    this.#log.info(`publishing ${names.join(' and ')} from slot ${slot}`);
     void publisher.ended.then((error) => {
       if (error !== undefined) this.#wake.abort();
     });

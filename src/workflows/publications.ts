@@ -32,6 +32,11 @@ export interface PublicationOptions {
   readonly names?: { readonly all: string; readonly inserts: string } | undefined;
   /** Takes over a publication of that name that somebody else made. Default false: it is refused. */
   readonly adopt?: boolean | undefined;
+  /**
+   * Makes the second publication even where no table needs it. A stream that names both from its slot on never has to be opened anew: a publication that came later cannot
+   * be named while changes from before it are decoded (`publication-missing`), and what is decoded without it lacks its tables. Default false.
+   */
+  readonly both?: boolean;
 }
 
 function mark(job: string): string {
@@ -60,7 +65,7 @@ export async function ensurePublications(session: Session, options: PublicationO
   try {
     await session.transaction(async () => {
       await reconcile(session, options, names.all, full, 'insert, update, delete, truncate');
-      if (inserts.length > 0) await reconcile(session, options, names.inserts, inserts, 'insert, truncate');
+      if (inserts.length > 0 || options.both) await reconcile(session, options, names.inserts, inserts, 'insert, truncate');
       else if ((await session.query<{ comment: string | null }>(publicationFacts(names.inserts)))[0]?.comment === mark(options.job)) await session.query(`drop publication ${quoteIdent(names.inserts)}`);
     });
   } catch (error) {
@@ -69,7 +74,7 @@ export async function ensurePublications(session: Session, options: PublicationO
       hint: `It must own the tables and have CREATE on the database: GRANT CREATE ON DATABASE ${quoteIdent(session.spec.database)} TO ${quoteIdent(session.spec.user)}; or let the owner make the publications.`, cause: error,
     });
   }
-  return { names: inserts.length > 0 ? [names.all, names.inserts] : [names.all], insertsOnly: inserts.map(refOf), unlogged: rows.filter((row) => row.unlogged).map(refOf) };
+  return { names: inserts.length > 0 || options.both ? [names.all, names.inserts] : [names.all], insertsOnly: inserts.map(refOf), unlogged: rows.filter((row) => row.unlogged).map(refOf) };
 }
 
 /** Removes a job's publications. Those of the same name that are not ours stay. */
