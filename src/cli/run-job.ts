@@ -63,7 +63,7 @@ export async function runJob<T>(context: JobContext, command: string, flags: Run
   const listeners: Emit[] = [status.emit];
   let reporter: Reporter | undefined;
   try {
-    const control = { read, config: () => config, state: () => ({ mode: 'job' as const, running: true, note: null }), history: (range: HistoryRange) => Promise.resolve(history.recorder.read(range)), get actions() { return actions; } };
+    const control = { read, config: () => config, state: () => ({ mode: 'job' as const, running: true, note: actions ? null : 'The job cannot be steered in this phase: that is for one that streams.' }), history: (range: HistoryRange) => Promise.resolve(history.recorder.read(range)), get actions() { return actions; } };
     if (flags.apiPort !== undefined) {
       const { startServer } = await import('../server/server.ts');
       const token = flags.apiToken ?? process.env['PGWEAVE_API_TOKEN'];

@@ -8,6 +8,7 @@ describe('a job\'s status', () => {
   it('keeps what happened in its log, each once, without what only goes on', () => {
     const status = new JobStatus('default', 'clone');
     const before = (n: number) => status.read().log.slice(n).map((l) => `${l.level} ${l.message}`);
+    for (const done of [1, 2, 2]) status.emit({ type: 'schema-objects', done, total: 2 });
     status.emit({ type: 'phase', phase: 'copying' });
     status.emit({ type: 'phase', phase: 'copying' });
     status.emit({ type: 'table-state', table: orders, state: { name: 'streaming' } });
@@ -17,8 +18,8 @@ describe('a job\'s status', () => {
     status.emit({ type: 'step', name: 'drained', status: 'ok', detail: 'all of it', elapsedMs: 2 });
     status.emit({ type: 'warning', code: 'w', message: 'look' });
     status.emit({ type: 'log', level: 'debug', message: 'detail' });
-    expect(before(0)).toEqual(['info copying', 'warn public.orders paused at 0/1: duplicate key', 'info drained: ok, all of it', 'warn look', 'debug detail']);
-    expect(status.read().log.map((l) => l.n)).toEqual([1, 2, 3, 4, 5]);
+    expect(before(0)).toEqual(['info schema done, 2 objects', 'info copying', 'warn public.orders paused at 0/1: duplicate key', 'info drained: ok, all of it', 'warn look', 'debug detail']);
+    expect(status.read().log.map((l) => l.n)).toEqual([1, 2, 3, 4, 5, 6]);
   });
 
   it('begins a switchover\'s steps anew', () => {

@@ -335,6 +335,8 @@ export class JobStatus {
   #note(event: JobEvent, at: string): void {
     if (event.type === 'phase' && event.phase === this.#snapshot.phase) return;
     if (event.type === 'step' && event.status === 'running') return;
+    const { schemaObjects } = this.#snapshot;
+    if (event.type === 'schema-objects' && event.total === schemaObjects.total && schemaObjects.done >= event.total) return;
     const entry = logEntry(event);
     if (entry && (entry.level !== 'debug' || event.type === 'log')) this.#log(at, entry.level, entry.message);
   }

@@ -67,6 +67,7 @@ export function ownJob(read: () => JobSnapshot, config: Readonly<Record<string, 
 }
 
 export function noActionsError(state: ControlState): PgweaveError {
+  if (state.mode === 'job' && state.note !== null) return new PgweaveError('no-running-job', state.note, { hint: 'It can be stopped at any time: the same command goes on.', retry: 'manual' });
   return new PgweaveError('no-running-job', state.note ?? 'no running job can be reached from here', {
     hint: 'Start the job with --api-port, or attach to its API: pgweave serve --connect http://host:port', retry: 'manual',
   });

@@ -158,7 +158,7 @@ function Steps({ snapshot, width, room }: { readonly snapshot: JobSnapshot; read
 
 function Foot({ state, width, note, word, switching, back }: { readonly state: TuiState; readonly width: number; readonly note: string | null; readonly word: string; readonly switching: boolean; readonly back: boolean }) {
   if (state.mode === 'filter') return <Text wrap="truncate">Filter: {state.filter}<Text inverse> </Text>  <Text dimColor>Enter keeps it, Esc clears it</Text></Text>;
-  if (state.mode === 'confirm-switchover') return <Text wrap="truncate" color="yellow">Writes on the source will be refused. Type {word} to {back ? 'go back' : 'switch over'}: {state.typed}<Text inverse> </Text>  <Text dimColor>Esc cancels</Text></Text>;
+  if (state.mode === 'confirm-switchover') return <Text wrap="truncate" color="yellow">Type {word} to {back ? 'go back' : 'switch over'}: {state.typed}<Text inverse> </Text>  <Text dimColor>Esc cancels. Writes on the source will be refused.</Text></Text>;
   if (state.mode === 'confirm-quit') return <Text wrap="truncate" color="yellow">Stop the job? State is kept; the same command goes on. y/n</Text>;
   if (switching) return <Text wrap="truncate" color="yellow">A switchover runs. Esc stops it and gives writes back.</Text>;
   if (state.message) return <Text wrap="truncate" {...(state.message.tone === 'warn' ? { color: 'yellow' } : {})}>{state.message.text}</Text>;

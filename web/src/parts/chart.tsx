@@ -78,7 +78,7 @@ function make(element: HTMLElement, latest: { readonly current: ChartProps }): u
       cursor: { sync: { key: syncKey }, y: false, points: { size: 6 }, drag: { setScale: false } },
       scales: { x: { time: true }, y: { range: (_u, _min, max) => [0, niceCeiling(max ?? 0, latest.current.binary === true)] } },
       axes: [
-        { ...axis, grid: { show: false }, size: 22, gap: 2, space: 64, filter: (u, ticks) => ticks.map((t) => (u.valToPos(t, 'x') < 26 || u.valToPos(t, 'x') > u.over.clientWidth - 26 ? null : t)), values: (u, ticks) => ticks.map((t: number | null) => t === null ? '' : new Date(t * 1000).toISOString().slice(11, (u.scales['x']!.max ?? 0) - (u.scales['x']!.min ?? 0) < 600 ? 19 : 16)) },
+        { ...axis, grid: { show: false }, size: 22, gap: 2, space: 64, filter: (u, ticks) => ticks.map((t) => (u.valToPos(t, 'x') < 26 || u.valToPos(t, 'x') > (u.over.clientWidth || Infinity) - 26 ? null : t)), values: (u, ticks) => ticks.map((t: number | null) => t === null ? '' : new Date(t * 1000).toISOString().slice(11, (u.scales['x']!.max ?? 0) - (u.scales['x']!.min ?? 0) < 600 ? 19 : 16)) },
         { ...axis, side: 1, size: 66, gap: 6, grid: { stroke: () => variable('--line'), width: 1 }, splits: (u) => [0, (u.scales['y']!.max ?? 0) / 2, u.scales['y']!.max ?? 0], values: (_u, ticks) => ticks.map((t) => (t === 0 ? '0' : latest.current.format(t))) },
       ],
       series: [{}, { stroke: () => variable(`--${latest.current.tone}`), width: 1.5, fill: () => `${variable(`--${latest.current.tone}`)}1a`, spanGaps: false, points: { show: false } }],
