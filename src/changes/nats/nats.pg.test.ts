@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { confirmedFlushLsn, currentLsn, makeSlot, mark, readToMark, readUntil, type ReadTransaction } from '../../../test/support/change-log.ts';
 import { hasNats, NatsServer } from '../../../test/support/nats.ts';
@@ -205,5 +206,17 @@ describe.skipIf(!hasNats())('the log on NATS JetStream', () => {
     await database.run(`insert into t values (1, 'x')`);
     expect(await running.publisher.ended).toMatchObject({ code: 'log-shared' });
     await connection.close();
+  });
+
+  it('is reached over TLS, with a token, and not where the certificate is another\'s', async () => {
+    const file = (name: string) => join(import.meta.dirname, '../../../test/support/tls', name);
+    await using server = await NatsServer.start(['--tls', '--tlscert', file('server.crt'), '--tlskey', file('server.key'), '--auth', 'a-long-token']);
+    const nats = specOf(server, { servers: [`tls://localhost:${server.port}`], token: 'a-long-token', tlsCaFile: file('ca.crt') });
+    const connection = await connectNats(nats, 'test');
+    expect(await (await StreamStore.open(connection, nats)).ensure()).toMatchObject({ lastSeq: 0 });
+    await connection.close();
+    await expect(connectNats({ ...nats, tlsCaFile: file('other-ca.crt') }, 'test')).rejects.toMatchObject({ code: 'nats-unreachable', hint: expect.any(String) as string });
+    await expect(connectNats({ ...nats, token: 'another-token' }, 'test')).rejects.toMatchObject({ code: 'nats-unreachable', message: expect.not.stringContaining('another-token') as string });
+    await expect(connectNats({ ...nats, tlsCaFile: file('no-such.crt') }, 'test')).rejects.toMatchObject({ code: 'nats-unreachable', message: expect.stringContaining('no-such.crt') as string });
   });
 });
