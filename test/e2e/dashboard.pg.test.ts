@@ -293,7 +293,13 @@ describe.runIf(hasBrowser())('the dashboard in a browser', () => {
     for (const [i, table] of names.entries()) if (i > 8 && i < 200) job.send({ type: 'table-state', table, state: { name: 'copied', lsn: '3A/9E00F1B8' } });
     for (const table of names.slice(0, 6)) job.send({ type: 'copy-part', table, part: 0, status: 'started' });
     job.send({ type: 'slot-health', slot: 'pgweave_default', walStatus: 'reserved', retainedBytes: 3.2 * 1024 ** 3, safeBytes: 61 * 1024 ** 3 });
-    await using server = await serve(ownJob(() => job.status.read(), {}, { pause: async () => {}, resume: async () => {}, table: async () => {}, switchover: async () => {} }));
+    const checks = async () => [
+      { name: 'Earlier switchover', status: 'ok', detail: 'None.' }, { name: 'Tables', status: 'failed', detail: '2 of 412 tables are paused: public.orders, public.events.', fix: 'Settle each with: pgweave table NAME --retry | --skip-transaction | --copy-again.' },
+      { name: 'Stream', status: 'ok', detail: 'A marker written to the source was applied on the target 12 ms later; 0 B of WAL were not confirmed before it.' }, { name: 'Refusing writes', status: 'ok', detail: 'The database can be made read-only and 412 tables can be locked.' },
+      { name: 'Other sessions', status: 'ok', detail: '38 sessions are ended; applications connect again to the target.' }, { name: 'Sequences', status: 'ok', detail: '3 can be read and are carried over.' },
+      { name: 'Large objects, unlogged tables', status: 'ok', detail: 'None.' }, { name: 'Way back', status: 'ok', detail: 'It can be kept open: wal_level = logical, 9 slots and 10 WAL senders of the target are free.' },
+    ] as const;
+    await using server = await serve(ownJob(() => job.status.read(), {}, { pause: async () => {}, resume: async () => {}, table: async () => {}, switchover: async () => {}, checks }));
     const { page, problems } = await browser.open();
     await page.goto(server.url);
     for (let second = 0; second < (process.env['PGWEAVE_SCREENSHOTS'] ? 20 : 1); second += 1) {
@@ -316,6 +322,9 @@ describe.runIf(hasBrowser())('the dashboard in a browser', () => {
     await page.setViewportSize({ width: 900, height: 1000 });
     await page.goto(`${server.url}/#/switchover`);
     await shows(page, 'Confirm');
+    // The page asks by itself.
+    await shows(page, /412 tables can be locked/);
+    expect(await page.getByRole('button', { name: 'Switch over now' }).isDisabled()).toBe(true);
     await picture(page, 'dashboard-switchover-900');
     expect(problems).toEqual([]);
     await page.close();
