@@ -39,8 +39,16 @@ export async function applySchemaToAll(nodes: readonly MeshNode[], path: string,
     if (faults.length > 0) throw faultsError('node-unfit', faults);
     for (const node of wanted) await refuseExisting(sessions.of(node), node);
   }
+  const done: string[] = [];
   for (const node of wanted) {
-    await applySchema(node, sql, options);
+    try {
+      await applySchema(node, sql, options);
+    } catch (error) {
+      if (done.length === 0 || !(error instanceof PgweaveError)) throw error;
+      const rest = wanted.map((n) => n.name).filter((n) => !done.includes(n));
+      throw new PgweaveError(error.code, error.message, { cause: error, exitCode: error.exitCode, hint: `${error.hint ?? ''} ${done.join(', ')} ${done.length === 1 ? 'has' : 'have'} the schema already: once the cause is gone, run ${rest.map((n) => `pgweave mesh apply-schema --node ${n}`).join('; ')}.`.trim(), details: { ...error.details, done } });
+    }
+    done.push(node.name);
     options.onNode?.(node.name);
   }
   return wanted.map((n) => n.name);

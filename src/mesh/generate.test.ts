@@ -65,6 +65,9 @@ describe('docker-compose.yml', () => {
 
   it('settings grow with the number of nodes', () => {
     expect(Number(nodeSettings(100)['max_replication_slots'])).toBeGreaterThanOrEqual(198);
+    // A setting that the server does not know would keep it from starting.
+    expect(nodeSettings(100, 17)).not.toHaveProperty('max_active_replication_origins');
+    expect(Number(nodeSettings(100, 18)['max_active_replication_origins'])).toBeGreaterThanOrEqual(99);
     expect(Number(nodeSettings(100)['max_worker_processes'])).toBeGreaterThan(Number(nodeSettings(100)['max_logical_replication_workers']));
   });
 

@@ -97,6 +97,13 @@ describe('tables', () => {
     expect(type('notes', 'id').type).toBe('int');
   });
 
+  it('lists may be null, as programs write them; names that end a quoted function are refused', () => {
+    const table = (over: object) => ({ t: { columns: { id: { data_type: 'int' } }, constraints: { primary: ['id'], unique: null, foreign_keys: null, checks: null }, indexes: null, ...over } });
+    expect(parseSchema(table({}))[0]).toMatchObject({ uniques: [], foreignKeys: [], checks: [], indexes: [] });
+    expect(() => parseSchema(table({ name: 'x$mesh$y' }))).toThrow('t.name: holds $mesh$');
+    expect(() => parseSchema(table({ columns: { id: { data_type: 'int' }, 'a$mesh$': { data_type: 'int' } } }))).toThrow('the name holds a NUL byte or $mesh$');
+  });
+
   it('a table may refer to itself', () => {
     const [table] = parseSchema({ tree: { columns: { id: { data_type: 'serial' }, up: { data_type: 'int' } }, constraints: { primary: ['id'], foreign_keys: [{ columns: ['up'], references: { table: 'tree', columns: ['id'] } }] } } });
     expect(table!.columns.map((c) => [c.type, c.default])).toEqual([['uuid', 'gen_random_uuid()'], ['uuid', undefined]]);

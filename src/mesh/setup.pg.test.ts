@@ -108,6 +108,12 @@ describe('refused, with nothing half-made', () => {
     const { nodes, on } = await twoNodes('f');
     expect(await codeOf(applySchema(nodes[0]!, `${generateSql(tables)}\nselect 1/0;`))).toMatch(/^schema-failed: .*division by zero/);
     expect(await on(0).query(`select to_regclass('public.t')::text as t, to_regnamespace('_mesh')::text as m`)).toEqual([{ t: null, m: null }]);
+    // Where the second node fails, the message says how to go on with it alone.
+    await on(1).run('create table t (x int)');
+    const failed = await applySchemaToAll(nodes, sqlFile()).catch((e: { hint?: string }) => e.hint);
+    expect(failed).toContain('f1 has the schema already: once the cause is gone, run pgweave mesh apply-schema --node f2');
+    await on(1).run('drop table t');
+    expect(await applySchemaToAll(nodes, sqlFile(), { node: 'f2' })).toEqual(['f2']);
   });
 
   it('a clock that is off', async () => {
