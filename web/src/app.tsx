@@ -13,6 +13,7 @@ import { Icon, type IconName } from './parts/icon.tsx';
 import { Banner, Button, join } from './parts/ui.tsx';
 import ui from './parts/ui.module.css';
 import { useRoute, type Page, type Route } from './route.ts';
+import { isOnlyTopology } from './topology-facts.ts';
 
 // The overview is the first paint; what is behind a click is fetched by then.
 const Tables = lazy(async () => ({ default: (await import('./pages/tables.tsx')).Tables }));
@@ -31,16 +32,24 @@ const entries: readonly Entry[] = [
   { page: 'configuration', title: 'Configuration', short: 'Config', icon: 'gear' },
 ];
 
-/** Fan-out and mesh have their pages only where there is one. */
+/** Fan-out and mesh have their pages only where there is one; where there is nothing else, they stand in for the pages of a migration. */
 function entriesFor(view: JobView | null): readonly Entry[] {
   const kind = view?.summary.topology?.kind;
-  return entries.filter((e) => (e.page !== 'fan-out' && e.page !== 'mesh') || e.page === kind);
+  const shown = entries.filter((e) => (e.page !== 'fan-out' && e.page !== 'mesh') || e.page === kind);
+  return view && isOnlyTopology(view.summary) ? shown.filter((e) => e.page !== 'overview' && e.page !== 'tables' && e.page !== 'switchover') : shown;
+}
+
+/** The page that an address means: the first one of the job where it is none of its own. */
+function pageFor(route: Route, view: JobView | null): Page {
+  const shown = entriesFor(view);
+  return shown.some((e) => e.page === route.page) || !view || !isOnlyTopology(view.summary) ? route.page : shown[0]!.page;
 }
 
 export function App({ feed }: { readonly feed: Feed }) {
   const shown = useSyncExternalStore(feed.subscribe, feed.read);
-  const route = useRoute();
+  const asked = useRoute();
   const { view, link } = shown;
+  const route: Route = { ...asked, page: pageFor(asked, view) };
   const entry = entries.find((e) => e.page === route.page)!;
   useEffect(() => {
     document.title = view ? `${view.summary.source?.database ?? view.summary.job} ${entry.title.toLowerCase()}, pgweave` : 'pgweave';

@@ -4,7 +4,7 @@ import type { PageProps } from '../app.tsx';
 import { Icon } from '../parts/icon.tsx';
 import { join, Panel, State } from '../parts/ui.tsx';
 import ui from '../parts/ui.module.css';
-import { lagText, linkWords, nodeWord, placeNodes, sortEdges } from '../topology-facts.ts';
+import { labelShare, lagText, linkWords, nodeWord, placeNodes, sortEdges } from '../topology-facts.ts';
 import styles from './topology.module.css';
 
 const edgeClass: Readonly<Record<LinkState, string | undefined>> = { 'on-time': styles.onTime, behind: styles.behind, copying: styles.copying, paused: styles.paused, 'not-connected': styles.broken };
@@ -41,17 +41,16 @@ function Picture({ topology }: { readonly topology: Topology }) {
           return <path key={`${e.from} ${e.to}`} className={edgeClass[e.state]} d={`M${from.x + dx} ${from.y + dy}L${to.x + dx} ${to.y + dy}`} />;
         })}
       </svg>
-      {pairs.map(({ a, b, slower }, i) => {
+      {pairs.map(({ a, b, slower }) => {
         const from = at.get(a);
         const to = at.get(b);
         if (!from || !to) return null;
         const [tone, icon, word] = linkWords[slower.state];
-        // Labels keep off the crossing in the middle.
-        const share = i % 2 === 0 ? 0.5 : 0.4;
+        const share = labelShare(from, to);
         const off = slower.state === 'not-connected';
         return (
           <span key={`${a} ${b}`} className={join(styles.label, tone === 'warn' && styles.warn, tone === 'bad' && styles.bad)} style={{ left: `${(from.x + (to.x - from.x) * share) / 10}%`, top: `${(from.y + (to.y - from.y) * share) / 7.6}%` }}>
-            {slower.state !== 'on-time' && <Icon name={icon} />}{off ? word.toLowerCase() : lagText(slower)}{slower.state !== 'on-time' && ` to ${slower.to}`}
+            {slower.state !== 'on-time' && <Icon name={icon} />}{off ? word.toLowerCase() : lagText(slower)}{slower.state !== 'on-time' && <span className={styles.whereTo}> to {slower.to}</span>}
           </span>
         );
       })}
