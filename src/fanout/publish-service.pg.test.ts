@@ -102,7 +102,7 @@ describe.skipIf(!hasNats())('targets behind a log on NATS', () => {
       await source.run(`insert into orders values (9000, 'c'); insert into extra values (2)`);
       for (const table of ['orders', 'extra']) await waitFor(`${table} to be equal`, async () => (await rows(source, table)) === (await rows(plain, table)), 60_000);
 
-      // NATS is gone with all that it held: those who had everything go on.
+      // NATS is gone with all that it held: who had everything goes on, others begin anew.
       await waitFor('all to be published', () => publisher.health().log!.lagBytes === 0 && publisher.health().log!.waitingBytes === 0, 60_000);
       await server.stop('kill');
       server.wipe();

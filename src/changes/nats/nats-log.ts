@@ -271,7 +271,8 @@ export class NatsLog implements ChangeLog {
    */
   async #seek(): Promise<number> {
     const from = this.#core.lastEnd;
-    this.#have = from;
+    // Positions that were read count too: behind a gap nothing else tells that nothing is missing.
+    this.#have = maxLsn(from, this.#core.receivedLsn);
     const { firstSeq, lastSeq } = await this.#store.state();
     if (lastSeq < firstSeq) return lastSeq + 1;
     let low = firstSeq;

@@ -140,15 +140,15 @@ describe.skipIf(!hasNats())('the log on NATS JetStream', () => {
     const { lsn } = await makeSlot(database);
     // 3 MB: the oldest messages go.
     const nats = specOf(server, { maxBytes: 3 * 1024 ** 2 });
-    const first = await publish(database, nats);
+    // Acknowledges transactions alone, whose messages the reader has read when it has the rows.
+    const first = await publish(database, nats, { positionEveryMs: 3_600_000 });
     await using reader = await readerOf(database, nats, lsn);
     await using sleeper = await readerOf(database, nats, lsn, { memoryBytes: 10_000 });
     const writer = await database.session();
     for (let i = 1; i <= 300; i += 1) {
       await writer.query(`insert into t values (${i}, repeat(md5('${i}'), 1250))`);
       if (i % 20 > 0) continue;
-      const now = await currentLsn(database);
-      await waitFor('the reader to keep up', () => reader.position().receivedLsn >= now - 8192n);
+      await waitFor('the reader to keep up', () => reader.position().waitingTransactions === i);
     }
     const all = await readUntil(reader, (seen) => idsOf(seen).at(-1) === 300);
     expect(idsOf(all)).toEqual(range(1, 300));
