@@ -96,10 +96,11 @@ async function meshFacts(session: Session, options: StatusOptions): Promise<Pick
   const members = await session.query<{ name: string; state: string; seen: string | null }>('select name, state, pg_catalog.date_part(\'epoch\', pg_catalog.clock_timestamp() - seen_at)::text as seen from _mesh.node where id <> (select n.id from _mesh.node n where n.name = _mesh.my_name()) order by id');
   const tables: NodeStatus['tables'][number][] = [];
   const digests = new Map((await session.query<{ name: string; digest: string }>('select name, digest from _mesh.tbl')).map((t) => [t.name, t.digest]));
+  const faults = await tableFaults(session);
   for (const table of await meshTables(session)) {
     const ghost = `_mesh.${quoteIdent(`ghost_${table.base}`)}`;
     const { hidden, dead } = await session.one<{ hidden: bigint; dead: bigint }>(`select pg_catalog.count(*) filter (where _mesh_kind = 'p') as hidden, pg_catalog.count(*) filter (where _mesh_kind = 'd') as dead from ${ghost}`);
-    tables.push({ table: table.name, digest: digests.get(table.name) ?? '', hidden: Number(hidden), tombstones: Number(dead), orphans: options.orphans ? await countOrphans(session, table.rel) : undefined, faults: await tableFaults(session, table) });
+    tables.push({ table: table.name, digest: digests.get(table.name) ?? '', hidden: Number(hidden), tombstones: Number(dead), orphans: options.orphans ? await countOrphans(session, table.rel) : undefined, faults: faults.get(table.name) ?? [] });
   }
   const publications = await session.query<{ pubname: string }>(`select p.pubname from pg_catalog.pg_publication p join pg_catalog.pg_publication_rel r on r.prpubid = p.oid where r.prrelid = '_mesh.journal'::regclass order by 1`);
   const subscriptions = await session.query<{ subname: string; subenabled: boolean; running: boolean; errors: bigint }>(`select s.subname, s.subenabled, w.pid is not null as running, coalesce(t.apply_error_count, 0) as errors
