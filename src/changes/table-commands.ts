@@ -45,6 +45,16 @@ export async function dropTable(applier: Applier, table: TableRef): Promise<void
   });
 }
 
+/** Takes many tables out at once; those that the job does not know are passed over. */
+export async function dropTables(applier: Applier, tables: readonly TableRef[]): Promise<void> {
+  await applier.atBoundary(async () => {
+    for (const table of tables) {
+      await removeTableState(applier.control, applier.job, table);
+      applier.gates.leave(table);
+    }
+  });
+}
+
 function gateOf(applier: Applier, table: TableRef): Gate {
   const gate = applier.gates.get(table);
   if (!gate) throw new PgweaveError('unknown-table', `job "${applier.job}" has no table ${displayName(table.schema, table.name)}`, { hint: 'pgweave status --all-tables lists what it has.', retry: 'never' });

@@ -2,7 +2,6 @@ import { setMaxListeners } from 'node:events';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChangeLog } from '../changes/change-log.ts';
-import { controlFollower } from '../changes/control.ts';
 import type { NatsSpec } from '../changes/nats/connection.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
 import { readProgress } from '../changes/apply/progress.ts';
@@ -26,9 +25,6 @@ import { SharedStream } from './shared-stream.ts';
 import type { SlotLag } from './source-watch.ts';
 import { resolveTables, schemaError, schemaFaults, selectionRulesOf, streamedTables, unionOfTables } from './tables.ts';
 import { TargetLog } from './target-log.ts';
-
-/** The transaction in hand may be large; whoever stops the service interrupts the wait. */
-const dropTimeoutMs = 3_600_000;
 
 /** In the target's part of the state folder: its place in the shared stream was given up. */
 const givenUpFile = 'given-up.json';
@@ -173,9 +169,10 @@ export class StreamEngine implements Engine {
     const wanted = new Set(chosen.map(tableKey));
     const known = new Map(before.map((r) => [tableKey(r), r]));
     const removed = before.filter((r) => !wanted.has(tableKey(r))).map((r) => ({ schema: r.schema, name: r.name }));
-    for (const table of removed) {
-      await controlFollower(session, job, { action: 'drop', table }, { signal, timeoutMs: dropTimeoutMs });
-      this.#running.get(job)?.copies.delete(tableKey(table));
+    if (removed.length > 0) {
+      const running = this.#running.get(job);
+      await running?.follower?.dropTables(removed);
+      for (const table of removed) running?.copies.delete(tableKey(table));
     }
     const pending = chosen.filter((t) => ['pending', 'copying'].includes(known.get(tableKey(t))?.state.name ?? 'pending'));
     const added = before.length > 0 ? pending.filter((t) => !known.has(tableKey(t))) : [];

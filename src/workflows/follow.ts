@@ -4,6 +4,7 @@ import { Applier } from '../changes/apply/applier.ts';
 import type { Gate } from '../changes/apply/table-gates.ts';
 import type { ChangeLog } from '../changes/change-log.ts';
 import { forgetSpool } from '../changes/spool/registration.ts';
+import { dropTables } from '../changes/table-commands.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
 import { isInterrupted, PgweaveError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
@@ -161,6 +162,17 @@ export class Follower implements AsyncDisposable {
     this.#paused = false;
     this.#applier.release();
     this.#emit({ type: 'phase', phase: 'streaming' });
+  }
+
+  /** Copies a table anew while everything else streams, once `run` was called. Returns at once: how it ends the table's state tells. */
+  copyAgain(table: TableRef): void {
+    this.#desk.copyAgain(table);
+  }
+
+  /** Takes tables out of the job; their rows stay. What is published is left alone: it may not be this job's alone. */
+  async dropTables(tables: readonly TableRef[]): Promise<void> {
+    await dropTables(this.#applier, tables);
+    for (const table of tables) this.#emit({ type: 'table-removed', table });
   }
 
   /** Finishes what is in flight; `run` then resolves. */

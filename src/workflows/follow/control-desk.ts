@@ -3,8 +3,8 @@ import type { Applier } from '../../changes/apply/applier.ts';
 import type { ChangeLog } from '../../changes/change-log.ts';
 import { answerRequest, clearRequests, controlChannel, followerLockSql, isExpired, runningFollower, takeRequests, type OpenRequest } from '../../changes/control.ts';
 import { dropTable, retryTable, skipTransaction } from '../../changes/table-commands.ts';
-import { Backoff, sleep } from '../../core/abort.ts';
-import { errorMessage, PgweaveError } from '../../core/errors.ts';
+import { Backoff, sleep, throwIfAborted } from '../../core/abort.ts';
+import { errorMessage, isInterrupted, PgweaveError } from '../../core/errors.ts';
 import type { Emit } from '../../core/events.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
@@ -32,6 +32,8 @@ export interface DeskSubject {
 
 /** Requests are announced by NOTIFY; this often they are looked for all the same, and the follower's own row is renewed. */
 const lookEveryMs = 1000;
+/** Each copy takes a slot and a walsender of the source for its time, of which there are few: ten by default. */
+const copiesAtOnce = 2;
 /** After a crash the lock of the former follower is held until the server notices that it has gone. */
 const lockWaitMs = 3000;
 
@@ -222,14 +224,39 @@ export class ControlDesk {
   }
 
   async #copyOnce({ applier, copyTable }: DeskSubject, table: TableRef): Promise<Readonly<Record<string, unknown>>> {
-    await applier.beginCopy(table);
+    const { signal } = this.#abort;
+    while (this.#copying >= copiesAtOnce) await new Promise<void>((resolve) => this.#waitingToCopy.push(resolve));
+    this.#copying += 1;
     try {
-      const lsn = await copyTable(table);
+      throwIfAborted(signal);
+      await applier.beginCopy(table);
+      const lsn = await this.#whenThereIsRoom(() => copyTable(table));
       await applier.endCopy(table);
       return { copiedLsn: formatLsn(lsn) };
     } catch (error) {
-      await applier.failCopy(table, `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`).catch(() => undefined);
+      // Whoever was interrupted goes on with it when the follower is started again.
+      if (!isInterrupted(error)) await applier.failCopy(table, `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`).catch(() => undefined);
       throw error;
+    } finally {
+      this.#copying -= 1;
+      this.#waitingToCopy.shift()?.();
+    }
+  }
+
+  #copying = 0;
+  readonly #waitingToCopy: (() => void)[] = [];
+
+  /** The source's slots and walsenders may all be taken, by copies for other targets above all: those end. */
+  async #whenThereIsRoom<T>(work: () => Promise<T>): Promise<T> {
+    const backoff = new Backoff({ firstMs: 200, maxMs: 10_000 });
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof PgweaveError) || (error.code !== 'no-slot-free' && error.code !== 'too-many-connections')) throw error;
+        this.#options.emit({ type: 'log', level: 'info', message: `a copy waits: ${error.message}` });
+        await sleep(backoff.next(), this.#abort.signal);
+      }
     }
   }
 }
