@@ -85,7 +85,8 @@ describe('pgweave clone --sync', { timeout: 300_000 }, () => {
   });
 });
 
-describe('a whole instance', { timeout: 300_000 }, () => {
+// Twenty clones, one after the other: minutes on a busy machine.
+describe('a whole instance', { timeout: 900_000 }, () => {
   let from: Cluster;
   let to: Cluster;
   /** Twenty, and one that is left out. */
@@ -116,7 +117,7 @@ describe('a whole instance', { timeout: 300_000 }, () => {
     // crm cannot be copied yet: the target has a table of that name.
     await query(to, 'postgres', 'create database crm');
     await query(to, 'crm', 'create table public.t (other int)');
-    const args = ['clone', '--all-databases', '--exclude-databases', 'tiny_2', '--exclude-tables', '"Über 1".junk,crm.junk,shop.junk,"a.b".junk,tiny_1.junk', '--source', from.uri('shop'), '--target', to.uri('postgres'), '--job', 'default', '--dir', folder.path, '--yes'];
+    const args = ['clone', '--all-databases', '--exclude-databases', 'tiny_2', '--exclude-tables', '"Über 1".junk,crm.junk,shop.junk,"a.b".junk,tiny_1.junk', '--source', from.uri('shop'), '--target', to.uri('postgres'), '--job', 'default', '--dir', folder.path, '--yes', '--jobs', '1'];
     const first = await runCli(args);
     expect(first).toMatchObject({ code: 1, stdout: expect.stringContaining('1 of 20 databases failed: crm') });
     expect(first.stdout).toContain('shop (job shop):');
