@@ -7,6 +7,7 @@ import { JobStatus } from '../core/snapshot.ts';
 import { formatCount } from '../core/units.ts';
 import { print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 import { openUrl } from './open-url.ts';
+import { parsePort } from './port.ts';
 import { liveReporter, type Reporter } from './render/reporter.ts';
 
 interface DemoFlags {
@@ -24,7 +25,7 @@ export function demoCommand(): Command {
     .option('--scale <n>', 'size of the shop; 1 is some 80 MB', parseScale, 0.5)
     .option('--keep', 'leave both servers up at the end and print their URIs')
     .option('--web', 'serve the dashboard of the run and print its URL')
-    .option('--api-port <port>', 'port of the dashboard with --web; 0 takes a free one', Number, 7654)
+    .option('--api-port <port>', 'port of the dashboard with --web; 0 takes a free one', parsePort, 7654)
     .option('--json', 'print one JSON document on standard output')
     .addHelpText('after', '\nExample:\n  pgweave demo\n  pgweave demo --scale 5 --web --keep')
     .action((flags: DemoFlags) => {
