@@ -6,11 +6,12 @@ import { sqlstate, sqlstateOf } from '../pg/sqlstate.ts';
 import { applyRole, publicationName, subscriptionName } from './names.ts';
 import { conninfoForNodes, type MeshNode } from './nodes.ts';
 
-/** Makes the publication of a node's journal, if it is not there. */
-export async function ensurePublication(session: Session, node: MeshNode): Promise<void> {
+/** Makes the publication of a node's journal, if it is not there; tells whether it was not. */
+export async function ensurePublication(session: Session, node: MeshNode): Promise<boolean> {
   const name = publicationName(node.name);
   const [there] = await session.query('select 1 from pg_catalog.pg_publication where pubname = $1', [name]);
   if (!there) await session.query(`create publication ${quoteIdent(name)} for table _mesh.journal with (publish = 'insert')`);
+  return !there;
 }
 
 /**

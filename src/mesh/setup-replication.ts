@@ -35,17 +35,18 @@ export async function setupReplication(nodes: readonly MeshNode[], options: Setu
       throw new PgweaveError('mesh-running', `a mesh of ${known.join(', ')} runs already; ${strangers.join(', ')} cannot be tied in with it like this`, { hint: `Nothing was changed. pgweave mesh add-node ${strangers[0]} brings a node into a running mesh.`, exitCode: 1 });
     }
   }
+  const unpublished = new Set<string>();
   for (const node of nodes) {
     const session = sessions.of(node);
     await ensureApplyRole(session);
-    await ensurePublication(session, node);
+    if (await ensurePublication(session, node)) unpublished.add(node.name);
     await registerMembers(session, nodes);
   }
   options.onStep?.('publications');
   await failpoint('mesh.setup.slots');
   const edges: string[] = [];
   // Tombstones must stay until they are told again: what a slot that is gone had yet to carry is acknowledged as soon as the new one runs.
-  const emitted = await withoutCollection(sessions, nodes, async () => await makeSlots(sessions, nodes, edges, options));
+  const emitted = await withoutCollection(sessions, nodes, async () => await makeSlots(sessions, nodes, edges, unpublished, options));
   await failpoint('mesh.setup.subscriptions');
   for (const from of nodes) for (const to of nodes) if (from !== to) await ensureSubscription(sessions.of(to), from, to);
   options.onStep?.('subscriptions');
@@ -53,7 +54,7 @@ export async function setupReplication(nodes: readonly MeshNode[], options: Setu
 }
 
 /** Slots for all edges; where one is new, its node tells what it holds. Returns the rows told, by node. */
-async function makeSlots(sessions: NodeSessions, nodes: readonly MeshNode[], edges: string[], options: SetupOptions): Promise<Record<string, bigint>> {
+async function makeSlots(sessions: NodeSessions, nodes: readonly MeshNode[], edges: string[], unpublished: ReadonlySet<string>, options: SetupOptions): Promise<Record<string, bigint>> {
   const fresh = new Set<string>();
   for (const from of nodes) {
     for (const to of nodes) {
@@ -62,7 +63,8 @@ async function makeSlots(sessions: NodeSessions, nodes: readonly MeshNode[], edg
       edges.push(name);
       // A slot that has lost its WAL can carry nothing any more. Source: PostgreSQL documentation, pg_replication_slots.wal_status.
       const [lost] = await sessions.of(from).query(`select 1 from pg_catalog.pg_replication_slots where slot_name = $1 and wal_status = 'lost'`, [name]);
-      if (lost) await dropSlot(sessions.of(from), name, options.signal);
+      // Nor one whose publication was gone for a while: up to version 17 its walsender fails at whatever was written meanwhile, for ever.
+      if (lost || unpublished.has(from.name)) await dropSlot(sessions.of(from), name, options.signal);
       const [there] = await sessions.of(from).query('select 1 from pg_catalog.pg_replication_slots where slot_name = $1', [name]);
       const [followed] = await sessions.of(to).query('select 1 from pg_catalog.pg_subscription where subname = $1 and subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())', [name]);
       // Without a subscription an earlier run may have ended before it told what was there.

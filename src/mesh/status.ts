@@ -180,9 +180,9 @@ export function healthIssues(nodes: readonly MeshNode[], found: readonly NodeSta
       else if (!subscription.running && found.some((f) => f.node === peer.name && f.reachable)) add(`subscription ${subscription.name} is not running${subscription.applyErrors > 0 ? ` (${subscription.applyErrors} apply errors)` : ''}`, 'The server log of this node says why; it tries again by itself.');
       // A worker that fails over and over is found running at times; heartbeats that do not arrive tell for certain.
       const spoke = found.find((f) => f.node === peer.name)?.maintainedSecondsAgo;
-      const heard = known?.seenSecondsAgo ?? (subscription !== undefined && subscription.applyErrors > 0 ? Number.POSITIVE_INFINITY : undefined);
+      const heard = known?.seenSecondsAgo;
       if (subscription?.enabled && spoke !== undefined && heard !== undefined && heard - spoke > stuckSeconds) {
-        add(`has heard nothing from ${peer.name} ${Number.isFinite(heard) ? `for ${Math.round(heard)} s` : 'yet'}, which spoke ${Math.round(spoke)} s ago: the edge is stuck or far behind${subscription.applyErrors > 0 ? ` (${subscription.applyErrors} apply errors so far)` : ''}`, 'The server log of this node says why. Its changes wait; nothing is lost.');
+        add(`has heard nothing from ${peer.name} for ${Math.round(heard)} s, which spoke ${Math.round(spoke)} s ago: the edge is stuck or far behind${subscription.applyErrors > 0 ? ` (${subscription.applyErrors} apply errors so far)` : ''}`, 'The server log of this node says why. Its changes wait; nothing is lost.');
       }
       const slot = s.slots.find((x) => x.name === subscriptionName(peer.name, s.node));
       if (!slot) add(`slot ${subscriptionName(peer.name, s.node)} is missing`, 'pgweave mesh setup-replication makes it again; then pgweave mesh repair, since changes are lost to that node.');
