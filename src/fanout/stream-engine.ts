@@ -157,7 +157,7 @@ export class StreamEngine implements Engine {
     const owner = ownerOf(config, target);
     const viaNats = natsOf(config, target) !== undefined;
     const publications = viaNats ? await publicationsByPublisher(source, config, await streamedTables(source, tables)) : await inTurn(async () => {
-      const { names } = await ensurePublications(source, { job: owner, tables: shares(target) ? await unionOfTables(source, config.targets.filter(shares)) : await streamedTables(source, tables) });
+      const { names } = await ensurePublications(source, { job: owner, tables: shares(target) ? await unionOfTables(source, config.targets.filter(shares)) : await streamedTables(source, tables), both: true });
       await this.#slot(source, target, jobObjectName(owner), begun);
       if (shares(target)) await this.#sharedStream(config, { owner, publications: names, source });
       return names;

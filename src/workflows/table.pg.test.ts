@@ -1,8 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { makePair, type Pair, type Running } from '../../test/support/follow.ts';
-import { sharedServer, waitFor } from '../../test/support/servers.ts';
+import { createDatabase, sharedServer, waitFor } from '../../test/support/servers.ts';
 import { readTableState } from '../changes/table-states.ts';
 import { Session } from '../pg/session.ts';
+import { planCleanup, runCleanup } from './cleanup.ts';
+import { clone } from './clone.ts';
+import { Follower } from './follow.ts';
 import { tableCommand, type TableAction } from './table.ts';
 
 const schema = `create table a (id int primary key, v text); create table b (id int primary key, u int, v text)`;
@@ -136,4 +139,29 @@ describe('a table that fails', () => {
     await waitFor('late to be paused', async () => (await tableCommand({ source: pair.source.spec, target: pair.target.spec, job: pair.job, table: { schema: 'public', name: 'late' } })).state?.name === 'paused');
     await two.stop();
   });
+});
+
+it('a table without a key can be added later to a job that was cloned: its inserts are published and streamed', async () => {
+  await using source = await createDatabase(await sharedServer(16), 'src');
+  await using target = await createDatabase(await sharedServer(17), 'dst');
+  const ends = { source: source.spec, target: target.spec, job: target.name.toLowerCase() };
+  await source.run('create table a (id int primary key)');
+  await clone({ ...ends, mode: 'follow', roles: false });
+  await using follower = await Follower.open(ends);
+  const running = follower.run();
+  running.catch(() => undefined);
+  await source.run(`create table bare (v text); insert into bare values ('old')`);
+  await target.run('create table bare (v text)');
+  const bare = { ...ends, table: { schema: 'public', name: 'bare' } };
+  expect(await tableCommand({ ...bare, action: 'add' })).toMatchObject({ state: { name: 'streaming' } });
+  await source.run(`insert into bare values ('new'); insert into a values (1)`);
+  await waitFor('both rows', async () => (await target.query('select v from bare order by v')).length === 2);
+  // The source's own writes are as free as before.
+  await source.run(`update bare set v = 'changed'; delete from bare`);
+  expect(await target.query('select v from bare order by v')).toEqual([{ v: 'new' }, { v: 'old' }]);
+  follower.stop();
+  await running;
+  await follower[Symbol.asyncDispose]();
+  const plan = await planCleanup(ends);
+  expect((await runCleanup(plan, ends)).failed).toEqual([]);
 });

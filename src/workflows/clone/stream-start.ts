@@ -43,7 +43,7 @@ const slowSlotMs = 3000;
  */
 export async function startStream(options: StreamStartOptions): Promise<{ readonly start: StreamStart; readonly snapshot: SourceSnapshot | undefined }> {
   const { source, target, ledger, job, emit } = options;
-  const publications = options.publish ? await options.publish(source.session) : await ensurePublications(source.session, { job, tables: options.tables });
+  const publications = options.publish ? await options.publish(source.session) : await ensurePublications(source.session, { job, tables: options.tables, both: true });
   if (publications.insertsOnly.length > 0) {
     const names = publications.insertsOnly.map((t) => displayName(t.schema, t.name));
     emit({ type: 'warning', code: 'inserts-only', message: `${names.length === 1 ? `${names[0]} has` : `${names.length} tables have`} no replica identity, so only inserts are streamed${names.length === 1 ? '' : `: ${names.slice(0, 5).join(', ')}${names.length > 5 ? ', …' : ''}`}`, hint: 'UPDATE and DELETE there do not reach the target. Give the table a primary key, or ALTER TABLE … REPLICA IDENTITY on the source; pgweave validate says which.' });
