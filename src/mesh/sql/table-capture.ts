@@ -282,19 +282,47 @@ ${journalColumns}
   values (_mesh.me(), pg_current_xact_id()::text::bigint, ${quoteLiteral(facts.name)}, 'D', ${d}, ${facts.byColumn ? `coalesce(${alias}._mesh_m, ${baselineMeta(facts, alias)}) || pg_catalog.jsonb_build_object('w', ${alias}._mesh_w)` : 'null'}, ${deadImage(facts, alias)});`;
 }
 
-/** A row was born under a key that has a ghost: the tombstone goes, unless it came behind our back and outranks the row. Returns the transaction's number. */
+/**
+ * A row was born under a key that has a ghost: the tombstone goes, unless it came behind our back and outranks the row. Returns the transaction's number.
+ * The tombstone may be another one than the row was stamped above: a row waits where the one before it is still being deleted.
+ */
 function claimSql(facts: PlanFacts): string {
   const ghost = meshObject('ghost', facts.base);
   const keys = facts.keys.map((c, i) => ({ column: quoteIdent(c.name), parameter: `v_${i + 1}` }));
   const same = (alias: string) => keys.map((k) => `${alias}.${k.column} = ${k.parameter}`).join(' and ');
-  return `create function ${meshObject('claim', facts.base)}(${keys.map((k) => `${k.parameter} ${facts.table}.${k.column}%type`).join(', ')}) returns bigint language plpgsql set search_path = ${facts.searchPath} as $mesh$
+  const refuse = `raise serialization_failure using message = 'a row of ${facts.name.replaceAll("'", "''")} was deleted or hidden by another session or node at the same time', hint = 'Try the transaction again.';`;
+  // The line with the former number is on its way too: a higher one outdoes it.
+  const renew = facts.byColumn ? `
+  if v_g.d > (v_x._mesh_m ->> 'g')::bigint then
+    -- Stamped before this tombstone could be seen. The life begins after it, or counters of the former one would go on elsewhere. No trigger may stamp the row
+    -- again, but a foreign key that is checked later would overlook a row that was changed past it.
+    if exists (select from pg_constraint k where k.conrelid = ${quoteLiteral(facts.table)}::regclass and k.contype = 'f' and k.condeferrable) then
+      ${refuse}
+    end if;
+    v_x._mesh_m := jsonb_set(v_x._mesh_m, '{g}', to_jsonb(v_g.d));
+    perform set_config('session_replication_role', 'replica', true);
+    update ${facts.table} x set _mesh_m = v_x._mesh_m where ${same('x')};
+    perform set_config('session_replication_role', v_role, true);
+    ${journalColumns} values (_mesh.me(), v_xact, ${quoteLiteral(facts.name)}, 'U', v_x._mesh_w, v_x._mesh_m, ${imageOf(facts, 'v_x')});
+  end if;` : '';
+  return `create function ${meshObject('claim', facts.base)}(${keys.map((k) => `${k.parameter} ${facts.table}.${k.column}%type`).join(', ')}) returns bigint language plpgsql set search_path = ${facts.searchPath}${facts.byColumn ? valuePins(facts) : ''} as $mesh$
 #variable_conflict use_variable
+declare
+  v_g record;
+  v_x ${facts.table};
+  v_xact constant bigint := pg_current_xact_id()::text::bigint;${facts.byColumn ? `
+  v_role text := current_setting('session_replication_role');` : ''}
 begin
-  if exists (select from ${ghost} g join ${facts.table} x on ${sameKey(facts, 'x', 'g')} where ${same('g')} and (g._mesh_kind = 'p' or g._mesh_d >= x._mesh_w)) then
-    raise serialization_failure using message = 'a row of ${facts.name.replaceAll("'", "''")} was deleted or hidden by another node at the same time', hint = 'Try the transaction again.';
+  -- Locked, so that a merge that is changing the tombstone is waited for.
+  select g._mesh_kind as kind, g._mesh_d as d into v_g from ${ghost} g where ${same('g')} for update;
+  if not found then return v_xact; end if;
+  select * into v_x from ${facts.table} x where ${same('x')};
+  if not found then return v_xact; end if;
+  if v_g.kind = 'p' or v_g.d >= v_x._mesh_w then
+    ${refuse}
   end if;
-  delete from ${ghost} g using ${facts.table} x where ${same('g')} and ${sameKey(facts, 'x', 'g')} and g._mesh_kind = 'd' and g._mesh_d < x._mesh_w;
-  return pg_current_xact_id()::text::bigint;
+  delete from ${ghost} g where ${same('g')};${renew}
+  return v_xact;
 end $mesh$;`;
 }
 

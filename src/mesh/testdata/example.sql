@@ -342,12 +342,21 @@ end $mesh$;
 -- After the statement: its rows go into the journal.
 create function _mesh.claim_customers(v_1 "public"."customers"."id"%type) returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $mesh$
 #variable_conflict use_variable
+declare
+  v_g record;
+  v_x "public"."customers";
+  v_xact constant bigint := pg_current_xact_id()::text::bigint;
 begin
-  if exists (select from _mesh.ghost_customers g join "public"."customers" x on x."id" = g."id" where g."id" = v_1 and (g._mesh_kind = 'p' or g._mesh_d >= x._mesh_w)) then
-    raise serialization_failure using message = 'a row of public.customers was deleted or hidden by another node at the same time', hint = 'Try the transaction again.';
+  -- Locked, so that a merge that is changing the tombstone is waited for.
+  select g._mesh_kind as kind, g._mesh_d as d into v_g from _mesh.ghost_customers g where g."id" = v_1 for update;
+  if not found then return v_xact; end if;
+  select * into v_x from "public"."customers" x where x."id" = v_1;
+  if not found then return v_xact; end if;
+  if v_g.kind = 'p' or v_g.d >= v_x._mesh_w then
+    raise serialization_failure using message = 'a row of public.customers was deleted or hidden by another session or node at the same time', hint = 'Try the transaction again.';
   end if;
-  delete from _mesh.ghost_customers g using "public"."customers" x where g."id" = v_1 and x."id" = g."id" and g._mesh_kind = 'd' and g._mesh_d < x._mesh_w;
-  return pg_current_xact_id()::text::bigint;
+  delete from _mesh.ghost_customers g where g."id" = v_1;
+  return v_xact;
 end $mesh$;
 create function _mesh.inserted_customers() returns trigger language plpgsql security definer as $mesh$
 #variable_conflict use_variable
@@ -772,12 +781,34 @@ end $mesh$;
 -- After the statement: its rows go into the journal.
 create function _mesh.claim_products(v_1 "public"."products"."sku"%type) returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $mesh$
 #variable_conflict use_variable
+declare
+  v_g record;
+  v_x "public"."products";
+  v_xact constant bigint := pg_current_xact_id()::text::bigint;
+  v_role text := current_setting('session_replication_role');
 begin
-  if exists (select from _mesh.ghost_products g join "public"."products" x on x."sku" = g."sku" where g."sku" = v_1 and (g._mesh_kind = 'p' or g._mesh_d >= x._mesh_w)) then
-    raise serialization_failure using message = 'a row of public.products was deleted or hidden by another node at the same time', hint = 'Try the transaction again.';
+  -- Locked, so that a merge that is changing the tombstone is waited for.
+  select g._mesh_kind as kind, g._mesh_d as d into v_g from _mesh.ghost_products g where g."sku" = v_1 for update;
+  if not found then return v_xact; end if;
+  select * into v_x from "public"."products" x where x."sku" = v_1;
+  if not found then return v_xact; end if;
+  if v_g.kind = 'p' or v_g.d >= v_x._mesh_w then
+    raise serialization_failure using message = 'a row of public.products was deleted or hidden by another session or node at the same time', hint = 'Try the transaction again.';
   end if;
-  delete from _mesh.ghost_products g using "public"."products" x where g."sku" = v_1 and x."sku" = g."sku" and g._mesh_kind = 'd' and g._mesh_d < x._mesh_w;
-  return pg_current_xact_id()::text::bigint;
+  delete from _mesh.ghost_products g where g."sku" = v_1;
+  if v_g.d > (v_x._mesh_m ->> 'g')::bigint then
+    -- Stamped before this tombstone could be seen. The life begins after it, or counters of the former one would go on elsewhere. No trigger may stamp the row
+    -- again, but a foreign key that is checked later would overlook a row that was changed past it.
+    if exists (select from pg_constraint k where k.conrelid = '"public"."products"'::regclass and k.contype = 'f' and k.condeferrable) then
+      raise serialization_failure using message = 'a row of public.products was deleted or hidden by another session or node at the same time', hint = 'Try the transaction again.';
+    end if;
+    v_x._mesh_m := jsonb_set(v_x._mesh_m, '{g}', to_jsonb(v_g.d));
+    perform set_config('session_replication_role', 'replica', true);
+    update "public"."products" x set _mesh_m = v_x._mesh_m where x."sku" = v_1;
+    perform set_config('session_replication_role', v_role, true);
+    insert into _mesh.journal (origin, xid, tbl, op, w, m, img) values (_mesh.me(), v_xact, 'public.products', 'U', v_x._mesh_w, v_x._mesh_m, array[v_x."sku"::pg_catalog.text, v_x."title"::pg_catalog.text, v_x."price"::pg_catalog.text, v_x."stock"::pg_catalog.text, v_x."views"::pg_catalog.text, v_x."origin_node"::pg_catalog.text]);
+  end if;
+  return v_xact;
 end $mesh$;
 create function _mesh.inserted_products() returns trigger language plpgsql security definer as $mesh$
 #variable_conflict use_variable
@@ -1120,12 +1151,21 @@ end $mesh$;
 -- After the statement: its rows go into the journal.
 create function _mesh.claim_orders(v_1 "public"."orders"."id"%type) returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $mesh$
 #variable_conflict use_variable
+declare
+  v_g record;
+  v_x "public"."orders";
+  v_xact constant bigint := pg_current_xact_id()::text::bigint;
 begin
-  if exists (select from _mesh.ghost_orders g join "public"."orders" x on x."id" = g."id" where g."id" = v_1 and (g._mesh_kind = 'p' or g._mesh_d >= x._mesh_w)) then
-    raise serialization_failure using message = 'a row of public.orders was deleted or hidden by another node at the same time', hint = 'Try the transaction again.';
+  -- Locked, so that a merge that is changing the tombstone is waited for.
+  select g._mesh_kind as kind, g._mesh_d as d into v_g from _mesh.ghost_orders g where g."id" = v_1 for update;
+  if not found then return v_xact; end if;
+  select * into v_x from "public"."orders" x where x."id" = v_1;
+  if not found then return v_xact; end if;
+  if v_g.kind = 'p' or v_g.d >= v_x._mesh_w then
+    raise serialization_failure using message = 'a row of public.orders was deleted or hidden by another session or node at the same time', hint = 'Try the transaction again.';
   end if;
-  delete from _mesh.ghost_orders g using "public"."orders" x where g."id" = v_1 and x."id" = g."id" and g._mesh_kind = 'd' and g._mesh_d < x._mesh_w;
-  return pg_current_xact_id()::text::bigint;
+  delete from _mesh.ghost_orders g where g."id" = v_1;
+  return v_xact;
 end $mesh$;
 create function _mesh.inserted_orders() returns trigger language plpgsql security definer set datestyle = 'ISO, YMD' as $mesh$
 #variable_conflict use_variable

@@ -351,17 +351,43 @@ end $mesh$;
 -- After the statement: its rows go into the journal.
 create function _mesh.claim_my_app_ev_il_1__a6e21bec(v_1 "My App"."Ev""il $1
 "."K 1"%type, v_2 "My App"."Ev""il $1
-"."k2"%type) returns bigint language plpgsql set search_path = pg_catalog, public, pg_temp as $mesh$
+"."k2"%type) returns bigint language plpgsql set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
+declare
+  v_g record;
+  v_x "My App"."Ev""il $1
+";
+  v_xact constant bigint := pg_current_xact_id()::text::bigint;
+  v_role text := current_setting('session_replication_role');
 begin
-  if exists (select from _mesh.ghost_my_app_ev_il_1__a6e21bec g join "My App"."Ev""il $1
-" x on x."K 1" = g."K 1" and x."k2" = g."k2" where g."K 1" = v_1 and g."k2" = v_2 and (g._mesh_kind = 'p' or g._mesh_d >= x._mesh_w)) then
+  -- Locked, so that a merge that is changing the tombstone is waited for.
+  select g._mesh_kind as kind, g._mesh_d as d into v_g from _mesh.ghost_my_app_ev_il_1__a6e21bec g where g."K 1" = v_1 and g."k2" = v_2 for update;
+  if not found then return v_xact; end if;
+  select * into v_x from "My App"."Ev""il $1
+" x where x."K 1" = v_1 and x."k2" = v_2;
+  if not found then return v_xact; end if;
+  if v_g.kind = 'p' or v_g.d >= v_x._mesh_w then
     raise serialization_failure using message = 'a row of "My App"."Ev""il $1
-" was deleted or hidden by another node at the same time', hint = 'Try the transaction again.';
+" was deleted or hidden by another session or node at the same time', hint = 'Try the transaction again.';
   end if;
-  delete from _mesh.ghost_my_app_ev_il_1__a6e21bec g using "My App"."Ev""il $1
-" x where g."K 1" = v_1 and g."k2" = v_2 and x."K 1" = g."K 1" and x."k2" = g."k2" and g._mesh_kind = 'd' and g._mesh_d < x._mesh_w;
-  return pg_current_xact_id()::text::bigint;
+  delete from _mesh.ghost_my_app_ev_il_1__a6e21bec g where g."K 1" = v_1 and g."k2" = v_2;
+  if v_g.d > (v_x._mesh_m ->> 'g')::bigint then
+    -- Stamped before this tombstone could be seen. The life begins after it, or counters of the former one would go on elsewhere. No trigger may stamp the row
+    -- again, but a foreign key that is checked later would overlook a row that was changed past it.
+    if exists (select from pg_constraint k where k.conrelid = '"My App"."Ev""il $1
+"'::regclass and k.contype = 'f' and k.condeferrable) then
+      raise serialization_failure using message = 'a row of "My App"."Ev""il $1
+" was deleted or hidden by another session or node at the same time', hint = 'Try the transaction again.';
+    end if;
+    v_x._mesh_m := jsonb_set(v_x._mesh_m, '{g}', to_jsonb(v_g.d));
+    perform set_config('session_replication_role', 'replica', true);
+    update "My App"."Ev""il $1
+" x set _mesh_m = v_x._mesh_m where x."K 1" = v_1 and x."k2" = v_2;
+    perform set_config('session_replication_role', v_role, true);
+    insert into _mesh.journal (origin, xid, tbl, op, w, m, img) values (_mesh.me(), v_xact, '"My App"."Ev""il $1
+"', 'U', v_x._mesh_w, v_x._mesh_m, array[v_x."K 1"::pg_catalog.text, case when v_x."k2" is distinct from null then pg_catalog.format('%s', v_x."k2") end, v_x."v"::pg_catalog.text, v_x."n"::pg_catalog.text, v_x."origin_node"::pg_catalog.text]);
+  end if;
+  return v_xact;
 end $mesh$;
 create function _mesh.inserted_my_app_ev_il_1__a6e21bec() returns trigger language plpgsql security definer set search_path = pg_catalog, public, pg_temp set bytea_output = 'hex' set datestyle = 'ISO, YMD' set extra_float_digits = 1 set intervalstyle = 'postgres' set lc_monetary = 'C' set xmloption = 'content' set timezone = 'UTC' as $mesh$
 #variable_conflict use_variable
