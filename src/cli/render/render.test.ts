@@ -117,6 +117,8 @@ describe('status', () => {
     expect(renderStatus(job.status.read(), { now: job.clock.now, running: true }).join('\n')).toContain(`pgweave table 'public."It'\\''s"' --retry`);
     job.send({ type: 'way-back', open: true, slot: 'pgweave_default_reverse' }, { type: 'phase', phase: 'switched-over' });
     expect(renderStatus(job.status.read(), { now: job.clock.now, running: true }).at(-1)).toBe('Point the application at new.example:5432/shop. To go back: pgweave switchover --back');
+    job.send({ type: 'table-state', table: { schema: 'public', name: "It's" }, state: { name: 'streaming' } }, { type: 'slot-health', slot: 'pgweave_default_reverse', walStatus: 'reserved', retainedBytes: 0, safeBytes: null }, { type: 'phase', phase: 'streaming' });
+    expect(renderStatus(job.status.read(), { now: job.clock.now, running: true }).at(-1)).toBe('The way back is open. To return: pgweave switchover --back. To leave it for good: pgweave cleanup');
   });
 
   it('holds no secret that came in through an event', () => {

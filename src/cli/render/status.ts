@@ -1,6 +1,7 @@
 import { isRunning } from '../../core/state-file.ts';
 import type { JobSnapshot, TableStatus } from '../../core/snapshot.ts';
 import { formatClock, formatCount, formatDuration } from '../../core/units.ts';
+import { isOnWayBack } from '../../core/way-back.ts';
 import { clockTime, phaseWords } from '../../core/words.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { cut, plain, visible, type Paint } from './layout.ts';
@@ -92,6 +93,7 @@ function nextStep(snapshot: JobSnapshot, running: boolean): string | null {
   const paused = snapshot.totals.tablesPaused;
   if (paused > 0) return `Next: settle the paused ${paused === 1 ? 'table' : 'tables'}, then pgweave verify${job}, then pgweave switchover${job}.`;
   if (snapshot.phase === 'paused') return `Next: resume it, in the dashboard or with POST /api/v1/resume.`;
+  if (snapshot.phase === 'streaming' && isOnWayBack(snapshot)) return `The way back is open. To return: pgweave switchover${job} --back. To leave it for good: pgweave cleanup${job}`;
   if (snapshot.phase === 'streaming') {
     const proven = snapshot.verified !== undefined && snapshot.verified.differing === 0;
     return proven ? `Next: pgweave switchover${job}.` : `Next: pgweave verify${job}, then pgweave switchover${job}.`;
