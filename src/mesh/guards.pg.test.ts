@@ -240,6 +240,8 @@ describe('adopt', () => {
     expect(await on(2).query(`select to_regnamespace('_mesh')::text as m`)).toEqual([{ m: null }]);
     await on(2).run(`drop table a, "B b"; ${ddl}`);
     expect((await addNode(nodes, 'own3', { donor: 'own2' })).state).toBe('active');
+    // The donor may not have had it when it was copied: then it comes from its own node.
+    await waitFor('the first row', async () => (await on(2).query('select 1 from a')).length === 1);
     await on(2).run(`insert into a (email) values ('three'); update a set n = n + 1`);
     await waitFor('its rows', async () => (await on(1).query('select 1 from a where n = 1')).length === 2);
     expect(await on(0).query<{ r: number }>('select (id % 512)::int as r from a order by email')).toEqual([{ r: 1 }, { r: 3 }]);

@@ -115,6 +115,8 @@ export async function createDatabase(server: SharedServer | Cluster, name = 'db'
       }
       await inside.close();
       await withAdmin(async (s) => {
+        // A subscriber elsewhere connects again at once where it may.
+        await s.query(`alter database ${quoteIdent(unique)} allow_connections false`);
         // A slot can be dropped once its walsender has ended; terminating and dropping is repeated until none is left.
         for (let attempt = 0; attempt < 200; attempt += 1) {
           const left = await s.query<{ slot_name: string; active_pid: number | null }>('select slot_name, active_pid from pg_catalog.pg_replication_slots where database = $1', [unique]);
