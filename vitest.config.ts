@@ -24,8 +24,8 @@ export default defineConfig({
           hookTimeout: 240_000,
           pool: 'forks',
           maxWorkers: 2,
-          // A failed test is tried once more where nobody watches, and listed as flaky: that list is a list of bugs.
-          retry: process.env['CI'] ? 1 : 0,
+          // A failed test is tried twice more where nobody watches, and listed as flaky: that list is a list of bugs.
+          retry: process.env['CI'] ? 2 : 0,
         },
       },
     ],

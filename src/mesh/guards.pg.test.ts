@@ -244,6 +244,7 @@ describe('adopt', () => {
     await waitFor('the first row', async () => (await on(2).query('select 1 from a')).length === 1);
     await on(2).run(`insert into a (email) values ('three'); update a set n = n + 1`);
     await waitFor('its rows', async () => (await on(1).query('select 1 from a where n = 1')).length === 2);
+    await waitFor('its row at the third', async () => (await on(0).query('select 1 from a where n = 1')).length === 2);
     expect(await on(0).query<{ r: number }>('select (id % 512)::int as r from a order by email')).toEqual([{ r: 1 }, { r: 3 }]);
     expect((await verifyMesh(nodes)).differences).toEqual([]);
     // A clone has the sequences of its donor, where they stood.

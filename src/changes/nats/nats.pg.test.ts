@@ -107,6 +107,8 @@ describe.skipIf(!hasNats())('the log on NATS JetStream', () => {
     const writing = write(300);
     await server.stop('kill');
     await writing;
+    // What was stored before it died is told to the source by and by.
+    await waitFor('the source to know what is stored', async () => (await confirmedFlushLsn(database)) === first.publisher.position().publishedLsn);
     const before = await confirmedFlushLsn(database);
     await write(20);
     await waitFor('the silence to be told', () => first.warnings.includes('nats-silent'), 60_000);
