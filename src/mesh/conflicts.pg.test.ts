@@ -217,6 +217,8 @@ describe('negative controls: these must come apart', () => {
     await lab.link(2, 0, false);
     await lab.link(2, 1, false);
     await lab.on(2, `update row set b = 'late, but before the delete' where id = ${id}`);
+    // Earlier tests set the clocks ahead, so that stamps count writes: the delete is later than the update only where its node has counted further.
+    for (const tick of [1, 2, 3]) await lab.on(0, `update row set b = 'tick ${tick}' where id = 90`);
     await lab.on(0, `delete from row where id = ${id}`);
     await waitFor('the delete is everywhere', async () => (await lab.on(1, `select 1 from row where id = ${id}`)).length === 0 && (await lab.on(2, `select 1 from row where id = ${id}`)).length === 0);
     // As shipped, nothing is collected while n3's changes are missing.
