@@ -29,12 +29,15 @@ interface OpenUnit {
 
 /** Slabs of 64 KB: large enough that a write call costs nothing, small enough to stay in the cache. */
 const slabBytes = 65_536;
+/** Slabs kept for reuse once they were sent: new ones each time made the collector run for memory that is not even on its heap. */
+const mostSpareSlabs = 64;
 /** Values above this are handed to the socket as they are instead of being copied. */
 const largeValueBytes = 16_384;
 
 export class Pipeline {
   readonly #socket: Socket;
   #slab: Buffer = Buffer.allocUnsafeSlow(slabBytes);
+  readonly #spare: Buffer[] = [];
   #at = 0;
   #frameAt = -1;
   #units: OpenUnit[] = [];
@@ -244,11 +247,13 @@ export class Pipeline {
   }
 
   #newSlab(length: number): void {
-    if (this.#at > 0) {
-      const full = this.#slab.subarray(0, this.#at);
-      if (!this.#failure) this.#socket.write(full);
+    const full = this.#slab;
+    if (this.#at > 0 && !this.#failure) {
+      this.#socket.write(full.subarray(0, this.#at), (error) => {
+        if (!error && full.length === slabBytes && this.#spare.length < mostSpareSlabs) this.#spare.push(full);
+      });
     }
-    this.#slab = Buffer.allocUnsafeSlow(Math.max(slabBytes, length));
+    this.#slab = (length <= slabBytes ? this.#spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(Math.max(slabBytes, length));
     this.#at = 0;
   }
 

@@ -57,12 +57,24 @@ export class BatchWriter {
     for (const segment of segments) {
       for (const work of segment.tables.values()) {
         if (work.ordered || needed.size >= maxScratchTables) continue;
-        const counts = countEntries(work);
-        if (counts.updates >= this.#setWiseFrom || counts.deletes >= this.#setWiseFrom) needed.add(work.plan);
+        if (this.#needsScratch(work)) needed.add(work.plan);
       }
     }
     if (!this.scratchRefused) for (const plan of needed) this.#makeScratch(plan, needed, (statement) => results.push(this.#pipeline.query(around(statement))));
     return results;
+  }
+
+  #needsScratch(work: TableWork): boolean {
+    // Before the net effect: an upper bound, and free of charge.
+    if (!work.entries || work.updates + work.deletes < this.#setWiseFrom) return false;
+    let updates = 0;
+    let deletes = 0;
+    for (const { kind } of work.entries.values()) {
+      if (kind === 'update') updates += 1;
+      else if (kind === 'delete' || kind === 'replace') deletes += 1;
+      if (updates >= this.#setWiseFrom || deletes >= this.#setWiseFrom) return true;
+    }
+    return false;
   }
 
   /** Set once the target refused to make temporary tables: many updates then go row by row. */
@@ -127,37 +139,44 @@ export class BatchWriter {
 
   #merged(work: TableWork): void {
     const { plan } = work;
-    const counts = countEntries(work);
+    if (!work.entries) {
+      this.#insertRows(plan, work.appended);
+      return;
+    }
     const deletes: Entry[] = [];
     const updates: Entry[] = [];
-    const inserts: Entry[] = [];
+    const inserts: Tuple[] = [];
     for (const entry of work.entries.values()) {
-      if (entry.kind === 'insert') inserts.push(entry);
+      if (entry.kind === 'insert') inserts.push(entry.tuple!);
       else if (entry.kind === 'update') updates.push(entry);
       else if (entry.kind === 'delete') deletes.push(entry);
       else if (entry.kind === 'replace') {
         deletes.push(entry);
-        inserts.push(entry);
+        inserts.push(entry.tuple!);
       }
     }
     const scratch = this.#scratch.has(plan);
-    if (scratch && counts.deletes >= this.#setWiseFrom) this.#deleteSet(plan, deletes);
+    if (scratch && deletes.length >= this.#setWiseFrom) this.#deleteSet(plan, deletes);
     else for (const entry of deletes) this.#row(plan, this.rows.delete(plan, entry.keyTuple));
-    if (scratch && counts.updates >= this.#setWiseFrom) this.#updateSets(plan, updates);
+    if (scratch && updates.length >= this.#setWiseFrom) this.#updateSets(plan, updates);
     else for (const entry of updates) this.#row(plan, this.rows.update(plan, undefined, entry.tuple!));
-    if (counts.inserts >= this.#setWiseFrom) this.#copyInserts(plan, inserts);
-    else for (const entry of inserts) this.#row(plan, this.rows.insert(plan, entry.tuple!));
+    this.#insertRows(plan, inserts);
+  }
+
+  #insertRows(plan: TablePlan, rows: readonly Tuple[]): void {
+    if (rows.length >= this.#setWiseFrom) this.#copyInserts(plan, rows);
+    else for (const row of rows) this.#row(plan, this.rows.insert(plan, row));
   }
 
   #row(plan: TablePlan, written: boolean): void {
     if (written) this.#open.push({ plan, change: undefined, expected: 1 });
   }
 
-  #copyInserts(plan: TablePlan, entries: readonly Entry[]): void {
+  #copyInserts(plan: TablePlan, rows: readonly Tuple[]): void {
     const positions = plan.written.length === plan.columns.length ? undefined : plan.written;
     this.copy(copySql(plan, this.#binary), () => {
       copyHeader(this.#pipeline, this.#binary);
-      for (const entry of entries) copyRow(this.#pipeline, entry.tuple!, positions, this.#binary);
+      for (const row of rows) copyRow(this.#pipeline, row, positions, this.#binary);
       copyTrailer(this.#pipeline, this.#binary);
     }, plan);
   }
@@ -235,26 +254,16 @@ export class BatchWriter {
   }
 }
 
-function countEntries(work: TableWork): { inserts: number; updates: number; deletes: number } {
-  let inserts = 0;
-  let updates = 0;
-  let deletes = 0;
-  for (const { kind } of work.entries.values()) {
-    if (kind === 'insert') inserts += 1;
-    else if (kind === 'update') updates += 1;
-    else if (kind === 'delete') deletes += 1;
-    else if (kind === 'replace') {
-      inserts += 1;
-      deletes += 1;
-    }
-  }
-  return { inserts, updates, deletes };
-}
-
 /** By key, where it is a number: rows are then met in the order in which the index and mostly the table hold them. */
 function sorted(entries: readonly Entry[]): readonly Entry[] {
-  if (!entries.every((entry) => typeof entry.key === 'number')) return entries;
-  return entries.toSorted((x, y) => (x.key as number) - (y.key as number));
+  let ascending = true;
+  let before = Number.NEGATIVE_INFINITY;
+  for (const { key } of entries) {
+    if (typeof key !== 'number') return entries;
+    if (key < before) ascending = false;
+    before = key;
+  }
+  return ascending ? entries : entries.toSorted((x, y) => (x.key as number) - (y.key as number));
 }
 
 const columns = columnArrays();

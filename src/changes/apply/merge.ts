@@ -9,7 +9,7 @@ import type { TablePlan } from './plan.ts';
  * A table's changes become, for each key, one of: insert, update, delete, replace (a delete followed by an insert) or nothing. Written in the order deletes,
  * updates, inserts this gives the same rows as the changes one after another: rows are told apart by their key, and the key's rows are in the same final state.
  * What that order can violate on the way are keys other than this one (a swap of unique values) and exclusion constraints; then the server refuses, nothing is
- * committed, and the same changes are applied in source order instead [hard case 45]. Where the net effect cannot be told (a key that is inserted twice),
+ * committed, and the same changes are applied in source order instead [hard case 45]. Where the net effect cannot be told (a key that is deleted twice),
  * {@link OrderNeeded} asks for source order at once.
  */
 export type RowChange = Extract<Change, { type: 'insert' | 'update' | 'delete' }>;
@@ -29,9 +29,11 @@ export interface Entry {
 /** What a segment does to one table. */
 export interface TableWork {
   readonly plan: TablePlan;
-  /** Where set: these changes in source order, and no entries. */
+  /** Where set: these changes in source order, and nothing else. */
   readonly ordered: RowChange[] | undefined;
-  readonly entries: Map<Key, Entry>;
+  /** Rows that are only inserted, while nothing else has happened to the table: no key is looked at, which is most of the cost. Then empty, and `entries` is set. */
+  appended: Tuple[];
+  entries: Map<Key, Entry> | undefined;
   inserts: number;
   updates: number;
   deletes: number;
@@ -119,17 +121,32 @@ export class Merger {
       work = undefined;
     }
     if (!work) {
-      work = { plan, ordered: this.#inOrder(plan) ? [] : undefined, entries: new Map(), inserts: 0, updates: 0, deletes: 0 };
+      work = { plan, ordered: this.#inOrder(plan) ? [] : undefined, appended: [], entries: undefined, inserts: 0, updates: 0, deletes: 0 };
       this.#current.tables.set(plan.key, work);
     }
     return work;
   }
 }
 
+/** The entries by key; what was only appended until now becomes entries. */
+function entriesOf(work: TableWork): Map<Key, Entry> {
+  if (work.entries) return work.entries;
+  const { appended } = work;
+  work.entries = new Map();
+  work.appended = [];
+  for (const tuple of appended) insertEntry(work, work.entries, tuple);
+  return work.entries;
+}
+
 function insert(work: TableWork, tuple: Tuple): void {
+  if (work.entries) insertEntry(work, work.entries, tuple);
+  else work.appended.push(tuple);
+}
+
+function insertEntry(work: TableWork, entries: Map<Key, Entry>, tuple: Tuple): void {
   const key = keyOf(work.plan, tuple);
-  const known = work.entries.get(key);
-  if (!known) work.entries.set(key, { key, kind: 'insert', keyTuple: tuple, tuple });
+  const known = entries.get(key);
+  if (!known) entries.set(key, { key, kind: 'insert', keyTuple: tuple, tuple });
   else if (known.kind === 'none') {
     known.kind = 'insert';
     known.keyTuple = tuple;
@@ -150,9 +167,10 @@ function update(work: TableWork, oldTuple: Tuple | undefined, newTuple: Tuple): 
       return;
     }
   }
-  const known = work.entries.get(key);
+  const entries = entriesOf(work);
+  const known = entries.get(key);
   if (!known) {
-    work.entries.set(key, { key, kind: 'update', keyTuple: newTuple, tuple: newTuple });
+    entries.set(key, { key, kind: 'update', keyTuple: newTuple, tuple: newTuple });
     return;
   }
   if (known.kind === 'none' || known.kind === 'delete') throw new OrderNeeded(plan.key);
@@ -164,7 +182,7 @@ function moveKey(work: TableWork, oldKey: Key, oldTuple: Tuple, newTuple: Tuple)
   const { plan } = work;
   // A row that is deleted and inserted would lose what the target keeps in columns of its own.
   if (plan.keepsOwnColumns) throw new OrderNeeded(plan.key);
-  const known = work.entries.get(oldKey);
+  const known = entriesOf(work).get(oldKey);
   let tuple = newTuple;
   if (tuple.hasUnchanged && known?.tuple) tuple = fillUnchanged(tuple, known.tuple);
   if (tuple.hasUnchanged && plan.relation.replicaIdentity === 'full') tuple = fillUnchanged(tuple, oldTuple);
@@ -175,9 +193,10 @@ function moveKey(work: TableWork, oldKey: Key, oldTuple: Tuple, newTuple: Tuple)
 
 function remove(work: TableWork, oldTuple: Tuple): void {
   const key = keyOf(work.plan, oldTuple);
-  const known = work.entries.get(key);
+  const entries = entriesOf(work);
+  const known = entries.get(key);
   if (!known) {
-    work.entries.set(key, { key, kind: 'delete', keyTuple: oldTuple, tuple: undefined });
+    entries.set(key, { key, kind: 'delete', keyTuple: oldTuple, tuple: undefined });
     return;
   }
   switch (known.kind) {
