@@ -21,6 +21,13 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
+/** Waits for all of them, whatever becomes of each, so that nothing goes on unseen behind an error; then throws the first error. */
+export async function settleAll<T extends readonly Promise<unknown>[]>(...promises: T): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  const outcomes = await Promise.allSettled(promises);
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<unknown>).value) as { -readonly [K in keyof T]: Awaited<T[K]> };
+}
+
 export interface BackoffOptions {
   readonly firstMs?: number;
   readonly maxMs?: number;

@@ -6,6 +6,7 @@ import type { ChangeLog } from '../changes/change-log.ts';
 import { forgetSpool } from '../changes/spool/registration.ts';
 import { dropTables } from '../changes/table-commands.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
+import { settleAll } from '../core/abort.ts';
 import { isInterrupted, PgweaveError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import type { TableRef } from '../core/tables.ts';
@@ -76,14 +77,21 @@ export class Follower implements AsyncDisposable {
     };
     const cleanUp: (() => Promise<unknown> | undefined)[] = [async () => holder.session?.close(), async () => sessions.source?.close()];
     try {
-      const target = await control();
-      await ensureChangesSchema(target);
-      const desk = await ControlDesk.open({ target: options.target, job, emit });
-      cleanUp.unshift(() => desk.close());
-      const source = await sourceSession(options);
-      sessions.source = source;
-      emit({ type: 'servers', source: await serverFacts(source), target: await serverFacts(target) });
-      const publications = options.publications ?? (await jobPublications(source, job));
+      const openTarget = async () => {
+        const session = await control();
+        await ensureChangesSchema(session);
+        const opened = await ControlDesk.open({ target: options.target, job, emit });
+        cleanUp.unshift(() => opened.close());
+        return { session, desk: opened, facts: await serverFacts(session) };
+      };
+      const openSource = async () => {
+        const session = await sourceSession(options);
+        sessions.source = session;
+        return { session, facts: await serverFacts(session), publications: options.publications ?? (await jobPublications(session, job)) };
+      };
+      // Both sides at once: a round trip may be long, and there are many.
+      const [{ session: target, desk, facts: targetFacts }, { session: source, facts: sourceFacts, publications }] = await settleAll(openTarget(), openSource());
+      emit({ type: 'servers', source: sourceFacts, target: targetFacts });
       const { mapTable, excludedColumns, rowCondition } = await tableRules(options, source, target);
       const wanted = options.binary ?? 'auto';
       const binary = wanted === 'on' || (wanted === 'auto' && (await streamMayBeBinary(source, target, publications, mapTable)));
@@ -92,11 +100,10 @@ export class Follower implements AsyncDisposable {
         describeSource: (table) => describeSource(options, sessions, table),
       });
       cleanUp.unshift(() => applier.close());
-      const progress = await applier.open();
+      const [progress, goal] = await settleAll(applier.open(), currentLsn(source));
       if ([...applier.gates.all()].length === 0 && options.unknownTables !== 'apply') {
         throw new PgweaveError('job-not-cloned', `the target knows no table of job "${job}"`, { hint: `Copy them first: pgweave clone --follow --job ${job}`, retry: 'manual' });
       }
-      const goal = await currentLsn(source);
       const log = options.log ?? (await openLog(options, { source, target, publications, binary, progress, emit }));
       cleanUp.unshift(() => log.close());
       applier.attach(log);
