@@ -29,7 +29,7 @@ if (values.decode) await decodeBench(source, scale, out);
 else if (values.latency) await latencyBench(source, target, out);
 else {
   const chosen = values.scenario?.split(',') ?? Object.keys(scenarios).filter((name) => scenarios[name]!.goal !== undefined);
-  out(`${'backlog'.padEnd(14)} ${'native'.padStart(9)} ${'streaming'.padStart(9)} ${'pgweave'.padStart(9)} ${'ratio'.padStart(6)}  ${'goal'.padStart(4)}  ${'CPU ratio'.padStart(9)}  peak memory`);
+  out(`${'backlog'.padEnd(14)} ${'native'.padStart(9)} ${'streaming'.padStart(9)} ${'binary'.padStart(9)} ${'pgweave'.padStart(9)} ${'ratio'.padStart(6)}  ${'goal'.padStart(4)}  ${'to binary'.padStart(9)}  ${'CPU ratio'.padStart(9)}  peak memory`);
   for (const name of chosen) {
     const scenario = scenarios[name];
     if (!scenario) throw new Error(`no such scenario: ${name}; there are ${Object.keys(scenarios).join(', ')}`);
@@ -42,9 +42,10 @@ else {
     const median = (pick: (o: Outcome) => number) => runs.map(pick).sort((a, b) => a - b)[Math.floor(runs.length / 2)]!;
     const native = median((o) => o.nativeMs);
     const streaming = median((o) => o.nativeStreamingMs);
+    const binary = median((o) => o.nativeBinaryMs);
     const ours = median((o) => o.ourMs);
     const ratio = Math.min(native, streaming) / ours;
-    out(`${name.padEnd(14)} ${seconds(native)} ${seconds(streaming)} ${seconds(ours)} ${ratio.toFixed(2).padStart(6)}  ${(scenario.goal?.toFixed(1) ?? '-').padStart(4)}  ${(median((o) => o.nativeCpuMs) / median((o) => o.ourCpuMs)).toFixed(2).padStart(9)}  ${Math.round(Math.max(...runs.map((o) => o.peakBytes)) / 1048576)} MB`);
+    out(`${name.padEnd(14)} ${seconds(native)} ${seconds(streaming)} ${seconds(binary)} ${seconds(ours)} ${ratio.toFixed(2).padStart(6)}  ${(scenario.goal?.toFixed(1) ?? '-').padStart(4)}  ${(binary / ours).toFixed(2).padStart(9)}  ${(median((o) => o.nativeCpuMs) / median((o) => o.ourCpuMs)).toFixed(2).padStart(9)}  ${Math.round(Math.max(...runs.map((o) => o.peakBytes)) / 1048576)} MB`);
   }
 }
 

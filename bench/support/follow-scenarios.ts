@@ -23,8 +23,10 @@ export interface Scenario {
 }
 
 export interface Outcome {
+  /** A subscription as CREATE SUBSCRIPTION makes it, with `streaming = on`, and with `binary = true`. */
   readonly nativeMs: number;
   readonly nativeStreamingMs: number;
+  readonly nativeBinaryMs: number;
   readonly ourMs: number;
   readonly peakBytes: number;
   /** CPU time of all processes that take part, ms: walsender, apply worker or backend, follower. What a loaded machine leaves comparable. */
@@ -109,14 +111,14 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
 const follower = fileURLToPath(new URL('follow-child.ts', import.meta.url));
 let runs = 0;
 
-/** One backlog, applied by native replication (streaming off and on) and by us, each into a database of its own. */
+/** One backlog, applied by native replication in three forms and by us, each into a database of its own; who begins changes with every run. */
 export async function runScenario(source: Cluster, target: Cluster, scenario: Scenario, scale: number): Promise<Outcome> {
   runs += 1;
   const name = `bench${runs}`;
   await using sourceAdmin = await Session.open(parseConninfo(source.uri()), { role: 'bench' });
   await using targetAdmin = await Session.open(parseConninfo(target.uri()), { role: 'bench' });
   await sourceAdmin.query(`create database ${name}`);
-  const sinks = ['native', 'streaming', 'ours'].map((kind) => `${name}_${kind}`);
+  const sinks = ['native', 'streaming', 'binary', 'ours'].map((kind) => `${name}_${kind}`);
   const from = parseConninfo(source.uri(name));
   const session = await Session.open(from, { role: 'bench' });
   await session.query('set search_path = public');
@@ -140,10 +142,10 @@ export async function runScenario(source: Cluster, target: Cluster, scenario: Sc
   await targetAdmin.query('checkpoint');
   const expected = await contents(session, scenario.tables);
 
-  const native = async (sink: string, streaming: boolean): Promise<{ ms: number; cpu: number[] }> => {
+  const subscribe = async (sink: string, wish: string): Promise<{ ms: number; cpu: number[] }> => {
     await using there = await Session.open(parseConninfo(target.uri(sink)), { role: 'bench' });
     await there.query('set search_path = public');
-    await there.query(`create subscription ${sink} connection 'host=127.0.0.1 port=${source.port} user=postgres dbname=${name}' publication bench with (slot_name = '${sink}', create_slot = false, copy_data = false, enabled = false, binary = true${streaming ? ', streaming = on' : ''})`);
+    await there.query(`create subscription ${sink} connection 'host=127.0.0.1 port=${source.port} user=postgres dbname=${name}' publication bench with (slot_name = '${sink}', create_slot = false, copy_data = false, enabled = false${wish})`);
     const began = performance.now();
     await there.query(`alter subscription ${sink} enable`);
     await reached(there);
@@ -180,17 +182,27 @@ export async function runScenario(source: Cluster, target: Cluster, scenario: Sc
     return { ms, peak: message.peak, cpu: [...servers, message.cpuMs] };
   };
 
-  const mine = await ours(sinks[2]!);
-  const plain = await native(sinks[0]!, false);
-  const streamed = await native(sinks[1]!, true);
+  const native = { plain: emptyRun(), streaming: emptyRun(), binary: emptyRun() };
+  let mine = { ...emptyRun(), peak: 0 };
+  const turns = [
+    async () => { mine = await ours(sinks[3]!); },
+    async () => { native.plain = await subscribe(sinks[0]!, ''); },
+    async () => { native.streaming = await subscribe(sinks[1]!, ', streaming = on'); },
+    async () => { native.binary = await subscribe(sinks[2]!, ', binary = true'); },
+  ];
+  for (let i = 0; i < turns.length; i += 1) await turns[(i + runs - 1) % turns.length]!();
   await session.close();
   for (const sink of sinks) await targetAdmin.query(`drop database ${sink} with (force)`);
   await sourceAdmin.query(`drop database ${name} with (force)`);
   const sum = (cpu: readonly number[]) => cpu.reduce((a, b) => a + b, 0);
   return {
-    nativeMs: plain.ms, nativeStreamingMs: streamed.ms, ourMs: mine.ms, peakBytes: mine.peak, nativeCpuMs: Math.min(sum(plain.cpu), sum(streamed.cpu)), ourCpuMs: sum(mine.cpu),
-    cpu: `native: walsender ${plain.cpu[0]} worker ${plain.cpu[1]}; streaming: walsender ${streamed.cpu[0]} worker ${streamed.cpu[1]}; pgweave: walsender ${mine.cpu[0]} backend ${mine.cpu[1]} follower ${mine.cpu[2]} ms`,
+    nativeMs: native.plain.ms, nativeStreamingMs: native.streaming.ms, nativeBinaryMs: native.binary.ms, ourMs: mine.ms, peakBytes: mine.peak, nativeCpuMs: Math.min(sum(native.plain.cpu), sum(native.streaming.cpu)), ourCpuMs: sum(mine.cpu),
+    cpu: `${Object.entries(native).map(([kind, { ms, cpu }]) => `${kind}: ${Math.round(ms)} ms, walsender ${cpu[0]} worker ${cpu[1]}`).join('; ')}; pgweave: ${Math.round(mine.ms)} ms, walsender ${mine.cpu[0]} backend ${mine.cpu[1]} follower ${mine.cpu[2]} ms`,
   };
+}
+
+function emptyRun(): { ms: number; cpu: number[] } {
+  return { ms: 0, cpu: [] };
 }
 
 /** CPU time of a server process, ms; the query gives its pid. Linux. */
