@@ -18,6 +18,7 @@ import { formatBytes, parseSize } from '../src/core/units.ts';
 import { parseConninfo } from '../src/pg/conninfo.ts';
 import { Session } from '../src/pg/session.ts';
 import { startCluster } from '../src/servers/cluster.ts';
+import { countCpu, type CpuSeconds } from './support/cpu.ts';
 
 const { values } = parseArgs({ options: { size: { type: 'string', default: '1GB' }, repeat: { type: 'string', default: '3' }, jobs: { type: 'string', default: '2' }, 'big-only': { type: 'boolean', default: false } } });
 const size = parseSize(values.size);
@@ -159,13 +160,13 @@ async function wholeDatabase(jobs: number): Promise<void> {
     ['native subscription copy', () => native()],
   ];
   const expected = await contents(source.uri('bench'));
-  const results = new Map<string, Measured[]>();
+  const results = new Map<string, (Measured & { readonly cpu: CpuSeconds })[]>();
   for (let round = 0; round < repeat; round += 1) {
     for (const [name, measure] of runners) {
       const uri = await freshTarget();
-      const measured = await measure();
+      const { result, cpu } = await countCpu(source, target, measure);
       if ((await contents(uri)) !== expected) throw new Error(`${name}: the target does not hold what the source holds`);
-      results.set(name, [...(results.get(name) ?? []), measured]);
+      results.set(name, [...(results.get(name) ?? []), { ...result, cpu }]);
     }
   }
   const of = (name: string) => median(results.get(name)!.map((m) => m.ms));
@@ -173,7 +174,9 @@ async function wholeDatabase(jobs: number): Promise<void> {
   for (const [name] of runners) {
     const all = results.get(name)!;
     const own = all[0]!.cpuSeconds === undefined ? '' : `   own CPU ${median(all.map((m) => m.cpuSeconds!)).toFixed(1)} s   peak memory ${formatBytes(Math.max(...all.map((m) => m.peakBytes!)))}`;
-    out(`  ${name.padEnd(34)} ${(of(name) / 1000).toFixed(1).padStart(6)} s   (${all.map((m) => (m.ms / 1000).toFixed(1)).join(' ')})${own}`);
+    const cpu = (pick: (c: CpuSeconds) => number) => median(all.map((m) => pick(m.cpu)));
+    const total = cpu((c) => c.source + c.target + c.tool);
+    out(`  ${name.padEnd(34)} ${(of(name) / 1000).toFixed(1).padStart(6)} s   (${all.map((m) => (m.ms / 1000).toFixed(1)).join(' ')})   CPU ${total.toFixed(1)} s: source ${cpu((c) => c.source).toFixed(1)}, target ${cpu((c) => c.target).toFixed(1)}, tool ${cpu((c) => c.tool).toFixed(1)}; ${(total / (of(name) / 1000)).toFixed(2)} cores in use${own}`);
   }
   const ratio = (peer: string, ours: string) => results.has(peer) && out(`  ${peer} takes ${(of(peer) / of(ours)).toFixed(2)} times as long as ${ours}`);
   ratio('pgcopydb (text, vacuum analyze)', 'pgweave, text, vacuum analyze');

@@ -11,12 +11,14 @@ import { ApplySession } from './apply-session.ts';
 import type { WrittenUnit } from './batch-writer.ts';
 import { applyCarefully, writeRest } from './careful.ts';
 import { buildContent, type ChangeSource, type Content } from './content.ts';
+import { DrainQueue } from './drain-queue.ts';
 import { mayRetry, settleUnits, type Failure } from './failures.ts';
 import { applyLarge } from './large.ts';
 import { OrderNeeded } from './merge.ts';
-import { caughtUpSql, drainParked } from './parked-drain.ts';
-import type { TablePlan } from './plan.ts';
+import { caughtUpSql } from './parked-drain.ts';
 import { ProgressReport } from './progress-report.ts';
+import { ReadAhead } from './read-ahead.ts';
+import { SourceOrder } from './source-order.ts';
 import { TableGates, type Gate, type GateOptions } from './table-gates.ts';
 
 export interface ApplierOptions extends Omit<GateOptions, 'binary'> {
@@ -30,17 +32,12 @@ export interface ApplierOptions extends Omit<GateOptions, 'binary'> {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Bytes of messages gathered for one target commit while behind: some 10,000 short rows. */
-const batchBytes = 1_200_000;
 /** Target transactions sent ahead of their answers. */
 const maxInFlight = 6;
 /** Bytes written to the target's connection and not yet sent. */
 const maxUnsentBytes = 24_000_000;
 /** In source order, row by row, 40 to 200 rows a commit are fastest: longer chains of row versions cannot be pruned within one transaction. */
 const carefulChanges = 200;
-/** A table that conflicted goes in source order for so many batches, doubled each time. */
-const firstOrderedBatches = 8;
-const mostOrderedBatches = 512;
 const transientRetries = 6;
 
 interface InFlight {
@@ -64,6 +61,7 @@ export class Applier {
   readonly report: ProgressReport;
   readonly #options: ApplierOptions;
   #log: ChangeLog | undefined;
+  #readAhead: ReadAhead | undefined;
   #session: ApplySession | undefined;
   #control!: Session;
   readonly #inFlight: InFlight[] = [];
@@ -71,15 +69,13 @@ export class Applier {
   /** Read and not yet sent. */
   #carry: SourceTransaction[] = [];
   #large: LargeTransaction | undefined;
-  #reading: Promise<Batch> | undefined;
-  #arrived: Batch | undefined;
   readonly #boundaryWork: (() => Promise<void>)[] = [];
   #wake: (() => void) | undefined;
   #held = false;
   #limit: { readonly lsn: Lsn; readonly reached: (applied: Lsn) => void } | undefined;
   #limitPassed = false;
-  readonly #ordered = new Map<string, { left: number; next: number }>();
-  readonly #drains = new Map<Gate, { readonly resolve: () => void; readonly reject: (error: unknown) => void }[]>();
+  readonly #sourceOrder = new SourceOrder();
+  readonly #drains = new DrainQueue();
   #stopping = false;
   #fatal: unknown;
   #ended = false;
@@ -94,6 +90,7 @@ export class Applier {
   /** The log to apply; before `run`. Without one only work at boundaries and drains is done. */
   attach(log: ChangeLog): void {
     this.#log = log;
+    this.#readAhead = new ReadAhead(log, this.#options.signal);
   }
 
   /** Ends the connection. After `run` it is closed already. */
@@ -139,7 +136,7 @@ export class Applier {
         if (this.#failure) await this.#recover();
         else if (this.#boundaryWork.length > 0) await this.#atRest(() => this.#runBoundaryWork());
         else if (this.#stopping) break;
-        else if (this.#drains.size > 0 && !this.#held) await this.#atRest(() => this.#drainOne());
+        else if (!this.#drains.empty && !this.#held) await this.#atRest(() => this.#drainOne());
         else if (this.#held || !this.#log) await this.#waitForWake();
         else await this.#step();
       }
@@ -153,7 +150,7 @@ export class Applier {
       this.#session?.close();
       this.#ended = true;
       for (const work of this.#boundaryWork.splice(0)) await work().catch(() => undefined);
-      for (const waiters of this.#drains.values()) for (const waiter of waiters) waiter.reject(endedError());
+      this.#drains.end(endedError());
     }
   }
 
@@ -214,13 +211,9 @@ export class Applier {
 
   /** Applies the changes that wait for a table; resolves when they are through or failed: its state tells. */
   drain(gate: Gate): Promise<void> {
-    return new Promise<void>((resolve, reject) => {
-      if (this.#ended) return reject(endedError());
-      const known = this.#drains.get(gate);
-      if (known) known.push({ resolve, reject });
-      else this.#drains.set(gate, [{ resolve, reject }]);
-      this.#wake?.();
-    });
+    const drained = this.#drains.add(gate);
+    this.#wake?.();
+    return drained;
   }
 
   /** From now on the table's changes are parked: its rows are about to be copied anew. An unknown table joins the job. */
@@ -307,26 +300,15 @@ export class Applier {
 
   /** The next batch; undefined where something else wants attention first. The read goes on meanwhile. */
   async #next(): Promise<Batch | undefined> {
-    if (!this.#arrived) {
-      if (!this.#reading) {
-        this.#reading = this.#log!.read({ maxBytes: batchBytes, signal: this.#options.signal }).then((batch) => (this.#arrived = batch));
-        // Whoever waits for it hears of a failure; where the applier ends before anybody does, the log's closing must not end the process.
-        this.#reading.catch(() => undefined);
-      }
-      const woken = new Promise<void>((resolve) => (this.#wake = resolve));
-      if (this.#needsAttention()) return undefined;
-      await Promise.race([this.#reading, woken]);
-      this.#wake = undefined;
-      if (!this.#arrived) return undefined;
-    }
-    const batch = this.#arrived;
-    this.#arrived = undefined;
-    this.#reading = undefined;
+    const woken = new Promise<void>((resolve) => (this.#wake = resolve));
+    if (this.#needsAttention()) return undefined;
+    const batch = await this.#readAhead!.next(woken);
+    this.#wake = undefined;
     return batch;
   }
 
   #needsAttention(): boolean {
-    return this.#failure !== undefined || this.#fatal !== undefined || this.#boundaryWork.length > 0 || this.#stopping || this.#drains.size > 0 || this.#held || (this.#limit !== undefined && this.#limitPassed);
+    return this.#failure !== undefined || this.#fatal !== undefined || this.#boundaryWork.length > 0 || this.#stopping || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
   }
 
   async #waitForWake(): Promise<void> {
@@ -338,7 +320,7 @@ export class Applier {
         signal?.removeEventListener('abort', onAbort);
         resolve();
       };
-      if ((!this.#held && this.#log) || this.#stopping || this.#boundaryWork.length > 0 || (this.#drains.size > 0 && !this.#held)) this.#wake();
+      if ((!this.#held && this.#log) || this.#stopping || this.#boundaryWork.length > 0 || (!this.#drains.empty && !this.#held)) this.#wake();
     });
     this.#wake = undefined;
   }
@@ -349,7 +331,7 @@ export class Applier {
     const inOrder = new Set<string>();
     for (;;) {
       try {
-        const built = buildContent(sources, this.gates, (plan) => inOrder.has(plan.key) || this.#isOrdered(plan));
+        const built = buildContent(sources, this.gates, (plan) => inOrder.has(plan.key) || this.#sourceOrder.has(plan));
         if (!('unresolved' in built)) return built;
         await this.gates.resolve(built.unresolved, built.commitLsn);
       } catch (error) {
@@ -357,12 +339,6 @@ export class Applier {
         inOrder.add(error.tableKey);
       }
     }
-  }
-
-  #isOrdered(plan: TablePlan): boolean {
-    if (!plan.setWise || plan.keyColumns.length === 0 && plan.relation.replicaIdentity === 'full') return true;
-    const known = this.#ordered.get(plan.key);
-    return known !== undefined && known.left > 0;
   }
 
   async #submit(transactions: readonly SourceTransaction[]): Promise<void> {
@@ -388,12 +364,12 @@ export class Applier {
       }
     } catch (error) {
       // Half a COPY cannot be taken back: the connection goes, and these tables go row by row from now on.
-      for (const key of content.counts.keys()) this.#ordered.set(key, { left: Number.POSITIVE_INFINITY, next: Number.POSITIVE_INFINITY });
+      this.#sourceOrder.addForGood(content.counts.keys());
       session.destroy();
       units = [{ result: Promise.reject(error as Error), plan: undefined, rows: [] }];
       units[0]!.result.catch(() => undefined);
     }
-    for (const [key, known] of this.#ordered) if (known.left > 0 && content.counts.has(key)) known.left -= 1;
+    this.#sourceOrder.batchSent(content.counts);
     const before = this.#inFlight.at(-1)?.done ?? Promise.resolve();
     const entry: InFlight = { transactions, counts: content.counts, units, caughtUp, endLsn: last.endLsn, done: Promise.resolve() };
     this.#inFlight.push(entry);
@@ -460,16 +436,10 @@ export class Applier {
       return;
     }
     this.#transientFailures = 0;
-    if (failure.plan) this.#keepInOrder(failure.plan);
+    if (failure.plan) this.#sourceOrder.add(failure.plan);
     this.#options.emit({ type: 'log', level: 'debug', message: `a batch was refused and goes in source order: ${errorMessage(failure.error)}` });
     await this.#carefully(entry.transactions);
     this.#carry.unshift(...rest);
-  }
-
-  #keepInOrder(plan: TablePlan): void {
-    const known = this.#ordered.get(plan.key);
-    const left = known?.next ?? firstOrderedBatches;
-    this.#ordered.set(plan.key, { left, next: Math.min(mostOrderedBatches, left * 2) });
   }
 
   async #pauseBeforeRetry(error: unknown): Promise<void> {
@@ -520,7 +490,7 @@ export class Applier {
 
   async #applyLarge(transaction: LargeTransaction): Promise<void> {
     const outcome = await applyLarge({
-      job: this.#options.job, session: this.#session!, gates: this.gates, signal: this.#options.signal, build: (sources) => this.#build(sources), keepInOrder: (plan) => this.#keepInOrder(plan),
+      job: this.#options.job, session: this.#session!, gates: this.gates, signal: this.#options.signal, build: (sources) => this.#build(sources), keepInOrder: (plan) => this.#sourceOrder.add(plan),
       onMissed: (rows, table) => this.#missed(rows, table), tried: this.#triedOf(transaction),
     }, transaction);
     switch (outcome.kind) {
@@ -600,17 +570,8 @@ export class Applier {
   }
 
   async #drainOne(): Promise<void> {
-    const [first] = this.#drains;
-    if (!first) return;
-    const [gate, waiters] = first;
-    const since = Date.now();
-    const context = { job: this.#options.job, session: this.#session!, gates: this.gates, control: () => this.#control, signal: this.#options.signal };
-    // A slice at a time: the other tables go on between.
     try {
-      const outcome = await drainParked(context, gate, () => Date.now() - since > 500);
-      this.#drains.delete(gate);
-      if (outcome === 'more') this.#drains.set(gate, waiters);
-      else for (const waiter of waiters) waiter.resolve();
+      await this.#drains.slice({ job: this.#options.job, session: this.#session!, gates: this.gates, control: () => this.#control, signal: this.#options.signal });
     } catch (error) {
       if (!this.#session!.pipeline.failure && !this.#control.lost) throw error;
       await this.#reconnect(error as Error);
