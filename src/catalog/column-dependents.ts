@@ -61,14 +61,18 @@ function columnDependents(columns: readonly (TableRef & { readonly column: strin
   };
 }
 
+/** What rests on these columns (by table key), refusing nothing. */
+export async function readColumnDependents(source: Session, excluded: ReadonlyMap<string, readonly string[]>): Promise<ColumnDependentRow[]> {
+  const list = [...excluded].flatMap(([key, columns]) => columns.map((column) => ({ ...tableFromKey(key), column })));
+  return list.length === 0 ? [] : await source.query<ColumnDependentRow>(columnDependents(list));
+}
+
 /**
  * What rests on columns that a job leaves out (by table key): indexes, constraints, policies, triggers, rules, statistics objects, views and sequences, which are left out with them. Throws a usage
  * error where the table itself could not be without one: a generated column, the partition key, a function with a parsed body, another table that shares the column.
  */
 export async function columnDependentsOf(source: Session, excluded: ReadonlyMap<string, readonly string[]>): Promise<ColumnDependentRow[]> {
-  const list = [...excluded].flatMap(([key, columns]) => columns.map((column) => ({ ...tableFromKey(key), column })));
-  if (list.length === 0) return [];
-  const dependents = await source.query<ColumnDependentRow>(columnDependents(list));
+  const dependents = await readColumnDependents(source, excluded);
   const isOut = (schema: string, table: string, column: string) => excluded.get(tableKey({ schema, name: table }))?.includes(column) === true;
   const faults = dependents.flatMap((d) => {
     const column = `${displayName(d.table_schema, d.table_name)}.${quoteIdent(d.column)}`;

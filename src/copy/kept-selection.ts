@@ -1,7 +1,10 @@
 import { installedVersion } from '../catalog/pgweave-schema.ts';
+import { exactly } from '../core/selection/names.ts';
+import { noRules, type SelectionRules } from '../core/selection/rules.ts';
 import type { Selection } from '../core/selection/select.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
 import type { Session } from '../pg/session.ts';
+import { sqlstate, sqlstateOf } from '../pg/sqlstate.ts';
 import type { CopyLedger } from './copy-ledger.ts';
 
 const step = 'selection';
@@ -32,11 +35,33 @@ export async function keepSelection(target: Session, ledger: CopyLedger, selecti
   if (tables.length > 0) await ledger.markStep(target, step, JSON.stringify(tables));
 }
 
-/** Reads it back; nothing is special where the target knows nothing of the job. */
-export async function keptSelection(target: Session, job: string): Promise<KeptSelection> {
+async function keptTables(target: Session, job: string): Promise<KeptTable[]> {
   const there = (await installedVersion(target, 'copy')) !== undefined;
   const [row] = there ? await target.query<{ note: string | null }>('select note from pgweave.copy_step where job = $1 and step = $2', [job, step]) : [];
-  const tables = new Map((row?.note ? (JSON.parse(row.note) as KeptTable[]) : []).map((t) => [tableKey(t), t]));
+  return row?.note ? (JSON.parse(row.note) as KeptTable[]) : [];
+}
+
+/** What is kept, as the rules that a person would give for it; undefined where the target knows nothing of the job, or may not be asked. Tables that the job leaves out are not kept. */
+export async function notedRules(target: Session, job: string): Promise<SelectionRules | undefined> {
+  let tables: readonly KeptTable[];
+  try {
+    tables = await keptTables(target, job);
+  } catch (error) {
+    if (sqlstateOf(error) !== sqlstate.insufficientPrivilege) throw error;
+    return undefined;
+  }
+  if (tables.length === 0) return undefined;
+  const pattern = (table: TableRef) => ({ schema: exactly(table.schema), name: exactly(table.name) });
+  return {
+    ...noRules,
+    maps: tables.flatMap((t) => (t.mapTo ? [{ from: pattern(t), to: t.mapTo }] : [])), excludeColumns: tables.flatMap((t) => (t.excludeColumns ?? []).map((column) => ({ table: pattern(t), column }))),
+    tableFilters: tables.flatMap((t) => (t.where === undefined ? [] : [{ table: pattern(t), where: t.where }])),
+  };
+}
+
+/** Reads it back; nothing is special where the target knows nothing of the job. */
+export async function keptSelection(target: Session, job: string): Promise<KeptSelection> {
+  const tables = new Map((await keptTables(target, job)).map((t) => [tableKey(t), t]));
   return {
     renamed: [...tables.values()].filter((t) => t.mapTo),
     mapTo: (table) => tables.get(tableKey(table))?.mapTo ?? { schema: table.schema, name: table.name },

@@ -14,11 +14,12 @@ const mostLines = 12;
 /** `pgweave compare` as text lines. */
 export function renderDifferences(result: CompareResult, paint: Paint = plain): string[] {
   const lines = sides(result);
+  if (result.rules.length > 0) lines.push('', paint('bold', 'rules applied'), ...result.rules.map((rule) => `  ${visible(rule)}`));
   for (const change of ['missing', 'extra', 'different'] as const) {
     const objects = result.differences.filter((difference) => difference.change === change).toSorted((a, b) => (a.object < b.object ? -1 : 1));
     if (objects.length === 0) continue;
     lines.push('', paint('bold', headings[change]));
-    for (const object of objects) lines.push(`  ${visible(object.object)}${partsText(object)}`, ...object.attributes.flatMap(attributeLines));
+    for (const object of objects) lines.push(`  ${visible(object.object)}${object.onTarget ? `, on the target ${visible(nameOf(object.onTarget.object, object.kind))}` : ''}${partsText(object)}`, ...object.attributes.flatMap(attributeLines));
   }
   if (result.notes.length > 0) {
     lines.push('', paint('dim', 'not counted'));
@@ -26,6 +27,11 @@ export function renderDifferences(result: CompareResult, paint: Paint = plain): 
   }
   lines.push('', result.equal ? paint('green', `The schemas are equal: ${formatCount(result.source.objects)} objects compared.`) : summary(result, paint));
   return lines;
+}
+
+/** Without the kind, which stands before it already. */
+function nameOf(object: string, kind: string): string {
+  return object.startsWith(`${kind} `) ? object.slice(kind.length + 1) : object;
 }
 
 function sides(result: CompareResult): string[] {

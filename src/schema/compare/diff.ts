@@ -1,6 +1,7 @@
 import { tableKey } from '../../core/tables.ts';
 import { asMade, sqlForms, type AttributeValue, type CatalogObject } from './model.ts';
 import type { SchemaModel } from './read.ts';
+import { unchangedNames, type RenamedNames } from './renamed-names.ts';
 import { sameSql } from './sql-equal.ts';
 
 export interface AttributeDifference {
@@ -12,7 +13,10 @@ export interface AttributeDifference {
 export interface SchemaDifference {
   /** `missing`: on the source alone; `extra`: on the target alone. */
   readonly change: 'missing' | 'extra' | 'different';
+  /** On the target where it is there alone, else on the source. */
   readonly object: CatalogObject;
+  /** Its counterpart; undefined unless `different`. */
+  readonly onTarget: CatalogObject | undefined;
   /** Empty unless `different`. */
   readonly attributes: readonly AttributeDifference[];
   /** What went with it: columns, indexes and so on of a table that is missing or extra as a whole. */
@@ -34,12 +38,14 @@ export interface DiffOptions {
   readonly privileges?: boolean;
   /** False: comments are not compared. */
   readonly comments?: boolean;
+  /** Names that the source's objects have on the target, by which the source's schema is keyed (expected.ts). */
+  readonly names?: RenamedNames;
 }
 
 /** What is only a note where it differs. */
 const noted: Readonly<Record<string, readonly string[]>> = { extension: ['version'] };
 
-/** Compares two schemas object by object. Call loadParser first. */
+/** Compares two schemas object by object; those of the same key are each other's counterparts. Call loadParser first. */
 export function diffSchemas(source: SchemaModel, target: SchemaModel, options: DiffOptions): SchemaDiff {
   const differences: SchemaDifference[] = [];
   const notes: SchemaDifference[] = [];
@@ -48,16 +54,16 @@ export function diffSchemas(source: SchemaModel, target: SchemaModel, options: D
     if (ignored(object)) continue;
     const other = target.get(key);
     if (!other) {
-      differences.push({ change: 'missing', object, attributes: [], parts: [] });
+      differences.push({ change: 'missing', object, onTarget: undefined, attributes: [], parts: [] });
       continue;
     }
     const attributes = diffAttributes(object, other, options);
     const asNotes = attributes.filter(({ name }) => noted[object.kind]?.includes(name));
     const real = attributes.filter((attribute) => !asNotes.includes(attribute));
-    if (real.length > 0) differences.push({ change: 'different', object, attributes: real, parts: [] });
-    if (asNotes.length > 0) notes.push({ change: 'different', object, attributes: asNotes, parts: [] });
+    if (real.length > 0) differences.push({ change: 'different', object, onTarget: other, attributes: real, parts: [] });
+    if (asNotes.length > 0) notes.push({ change: 'different', object, onTarget: other, attributes: asNotes, parts: [] });
   }
-  for (const [key, object] of target) if (!source.has(key) && !ignored(object)) differences.push({ change: 'extra', object, attributes: [], parts: [] });
+  for (const [key, object] of target) if (!source.has(key) && !ignored(object)) differences.push({ change: 'extra', object, onTarget: undefined, attributes: [], parts: [] });
   return { differences: fold(differences), notes };
 }
 
@@ -85,15 +91,27 @@ function diffAttributes(a: CatalogObject, b: CatalogObject, options: DiffOptions
     }
     // A column that is missing is a difference of its own, not one of the order too.
     if (name === 'column order' && !sameMembers(source, target)) continue;
-    if (!sameValue(name, source, target)) out.push({ name, source, target });
+    if (!sameValue(name, { object: a, value: source }, { object: b, value: target }, options.names ?? unchangedNames)) out.push({ name, source, target });
   }
   return out;
 }
 
-function sameValue(name: string, a: AttributeValue, b: AttributeValue): boolean {
+interface Side {
+  readonly object: CatalogObject;
+  readonly value: AttributeValue;
+}
+
+/** Words of people, in which a name is no reference. */
+const words = new Set(['comment', 'security labels']);
+
+function sameValue(name: string, source: Side, target: Side, names: RenamedNames): boolean {
+  const [a, b] = [source.value, target.value];
   const form = sqlForms[name];
-  if (form && typeof a === 'string' && typeof b === 'string') return sameSql(a, b, form);
-  return JSON.stringify(a) === JSON.stringify(b);
+  if (form && typeof a === 'string' && typeof b === 'string') return sameSql(a, b, form, { names, source: source.object.table?.name, target: target.object.table?.name });
+  const same = JSON.stringify(a) === JSON.stringify(b);
+  // Nobody changes the text of a function for a table's new name; whoever does so by hand makes no difference either.
+  if (words.has(name) || (name === 'source' && same)) return same;
+  return JSON.stringify(names.inValue(a)) === JSON.stringify(unchangedNames.inValue(b));
 }
 
 function withoutMaintain(value: AttributeValue): AttributeValue {

@@ -1,5 +1,6 @@
 import { loadModule, parseSync } from 'libpg-query';
 import type { SqlForm } from './model.ts';
+import { unchangedNames, type RenamedNames } from './renamed-names.ts';
 
 type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json };
 type JsonObject = { readonly [name: string]: Json };
@@ -20,22 +21,33 @@ export async function loadParser(): Promise<void> {
   await loadModule();
 }
 
+/** Relations of the first text that bear other names in the second. */
+export interface Renaming {
+  readonly names: RenamedNames;
+  /** The table that the text belongs to, by its name alone; undefined where it belongs to none. */
+  readonly source: string | undefined;
+  readonly target: string | undefined;
+}
+
 /**
  * Whether two texts of SQL, as servers of different versions print them from their catalogs, say the same: equal parse trees after layout, superfluous parentheses and the
  * qualification that versions do differently are taken away. Texts that do not parse are the same where they are equal.
  */
-export function sameSql(a: string, b: string, form: SqlForm): boolean {
-  if (a === b) return true;
+export function sameSql(a: string, b: string, form: SqlForm, renaming?: Renaming): boolean {
+  const renamed = renaming !== undefined && (renaming.names.mayName(a) || renaming.names.mayName(b));
+  if (a === b && !renamed) return true;
   try {
-    return canonical(wrap[form](a)) === canonical(wrap[form](b));
+    if (!renamed) return canonical(wrap[form](a)) === canonical(wrap[form](b));
+    return canonical(wrap[form](a), renaming.names, renaming.source) === canonical(wrap[form](b), unchangedNames, renaming.target);
   } catch {
-    return false;
+    return renamed && renaming.names.inText(a) === unchangedNames.inText(b);
   }
 }
 
-function canonical(sql: string): string {
+function canonical(sql: string, names?: RenamedNames, outer?: string): string {
   const { stmts } = parseSync(sql);
-  return JSON.stringify((stmts ?? []).map(({ stmt }) => strip(unqualify(stmt as unknown as Json))));
+  const bare = (stmts ?? []).map(({ stmt }) => unqualify(stmt as unknown as Json));
+  return JSON.stringify(bare.map((stmt) => strip(names ? names.inTree(stmt, outer) : stmt)));
 }
 
 const positions = new Set(['location', 'stmt_location', 'stmt_len', 'list_start', 'list_end', 'rexpr_list_start', 'rexpr_list_end', 'name_location']);
