@@ -9,11 +9,13 @@ import { ensureChangesSchema } from '../changes/target-schema.ts';
 import { settleAll } from '../core/abort.ts';
 import { isInterrupted, PgweaveError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
+import { jobObjectName } from '../core/job-folder.ts';
 import type { TableRef } from '../core/tables.ts';
 import { formatLsn, parseLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
+import { AppliedRecord } from './follow/applied-record.ts';
 import { ControlDesk } from './follow/control-desk.ts';
-import { openLog } from './follow/open-log.ts';
+import { openLog, slotPosition } from './follow/open-log.ts';
 import type { FollowOptions, FollowResult } from './follow/options.ts';
 import { streamMayBeBinary } from './follow/stream-format.ts';
 import { tableRules, type TableRules } from './follow/table-rules.ts';
@@ -39,18 +41,20 @@ export class Follower implements AsyncDisposable {
   readonly #desk: ControlDesk;
   readonly #log: ChangeLog;
   readonly #sessions: { source: Session | undefined };
+  readonly #record: AppliedRecord | undefined;
   /** Where the source's WAL ended when the streaming began. */
   readonly #goal: Lsn;
   #caughtUp = false;
   #paused = false;
 
-  private constructor(parts: { options: FollowOptions; emit: Emit; applier: Applier; desk: ControlDesk; log: ChangeLog; sessions: { source: Session | undefined }; goal: Lsn; control: { session: Session | undefined }; rules: TableRules }) {
+  private constructor(parts: { options: FollowOptions; emit: Emit; applier: Applier; desk: ControlDesk; log: ChangeLog; sessions: { source: Session | undefined }; record: AppliedRecord | undefined; goal: Lsn; control: { session: Session | undefined }; rules: TableRules }) {
     this.#options = parts.options;
     this.#emit = parts.emit;
     this.#applier = parts.applier;
     this.#desk = parts.desk;
     this.#log = parts.log;
     this.#sessions = parts.sessions;
+    this.#record = parts.record;
     this.#goal = parts.goal;
     this.#controlHolder = parts.control;
     this.#rules = parts.rules;
@@ -95,8 +99,10 @@ export class Follower implements AsyncDisposable {
       const { mapTable, excludedColumns, rowCondition } = await tableRules(options, source, target);
       const wanted = options.binary ?? 'auto';
       const binary = wanted === 'on' || (wanted === 'auto' && (await streamMayBeBinary(source, target, publications, mapTable)));
+      const record = options.folder && (await AppliedRecord.open(options.folder, source));
+      cleanUp.unshift(async () => record?.close());
       const applier = new Applier({
-        target: options.target, job, binary, emit, signal, control, addColumns: options.addColumns ?? false, unknownTables: options.unknownTables ?? 'pause', mapTable, excludedColumns, setWiseFrom: options.setWiseFrom,
+        target: options.target, job, binary, emit, signal, control, addColumns: options.addColumns ?? false, unknownTables: options.unknownTables ?? 'pause', mapTable, excludedColumns, setWiseFrom: options.setWiseFrom, onCommitted: (lsn) => record?.note(lsn),
         describeSource: (table) => describeSource(options, sessions, table),
       });
       cleanUp.unshift(() => applier.close());
@@ -104,10 +110,11 @@ export class Follower implements AsyncDisposable {
       if ([...applier.gates.all()].length === 0 && options.unknownTables !== 'apply') {
         throw new PgweaveError('job-not-cloned', `the target knows no table of job "${job}"`, { hint: `Copy them first: pgweave clone --follow --job ${job}`, retry: 'manual' });
       }
+      record?.check(job, { progress, slotLsn: await slotPosition(source, options.slot ?? jobObjectName(job)), copiedLsn: oldestCopy(applier) });
       const log = options.log ?? (await openLog(options, { source, target, publications, binary, progress, emit }));
       cleanUp.unshift(() => log.close());
       applier.attach(log);
-      return new Follower({ options, emit, applier, desk, log, sessions, goal, control: holder, rules: { mapTable, excludedColumns, rowCondition } });
+      return new Follower({ options, emit, applier, desk, log, sessions, record, goal, control: holder, rules: { mapTable, excludedColumns, rowCondition } });
     } catch (error) {
       for (const work of cleanUp) await work()?.catch(() => undefined);
       throw error;
@@ -199,6 +206,7 @@ export class Follower implements AsyncDisposable {
     await this.#desk.close();
     await this.#log.close();
     await this.#applier.close();
+    this.#record?.close();
     // A failure leaves it registered: the next run looks into the spool once more and finds it empty.
     if (this.#log.drained) await forgetSpool(this.#controlHolder.session!, this.#options.job).catch(() => undefined);
     await this.#sessions.source?.close();
@@ -248,6 +256,13 @@ async function jobPublications(source: Session, job: string): Promise<string[]> 
   for (const name of [names.all, names.inserts]) if ((await source.query(publicationFacts(name))).length > 0) found.push(name);
   if (found.length === 0) throw new PgweaveError('publication-missing', `the source has no publication ${names.all}`, { retry: 'never', hint: `It was dropped, or job "${job}" was never cloned with --follow. Begin again: pgweave clone --follow --job ${job}` });
   return found;
+}
+
+/** LSN of the oldest snapshot that a table of the job was copied in. */
+function oldestCopy(applier: Applier): Lsn | undefined {
+  let oldest: Lsn | undefined;
+  for (const { record } of applier.gates.all()) if (record.copiedLsn !== undefined && (oldest === undefined || record.copiedLsn < oldest)) oldest = record.copiedLsn;
+  return oldest;
 }
 
 async function currentLsn(source: Session): Promise<Lsn> {

@@ -3,7 +3,7 @@ import { errorMessage, interruptedError, isInterrupted, PgweaveError } from '../
 import { failpoint } from '../../core/failpoints.ts';
 import type { TableRef } from '../../core/tables.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
-import { maxLsn, zeroLsn, type Lsn } from '../../pg/lsn.ts';
+import { formatLsn, maxLsn, zeroLsn, type Lsn } from '../../pg/lsn.ts';
 import type { Session } from '../../pg/session.ts';
 import type { Batch, ChangeLog, LargeTransaction, SourceTransaction } from '../change-log.ts';
 import { recordTableEvent } from '../table-states.ts';
@@ -29,6 +29,8 @@ export interface ApplierOptions extends Omit<GateOptions, 'binary'> {
   readonly setWiseFrom?: number | undefined;
   /** A session for everything but the changes themselves; owned by the caller, who replaces it where it is lost. */
   readonly control: () => Promise<Session>;
+  /** Called with the end of what the target has committed, before the log is told. */
+  readonly onCommitted?: ((endLsn: Lsn) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -402,6 +404,7 @@ export class Applier {
   #applied(transactions: readonly SourceTransaction[], counts: ReadonlyMap<string, { inserts: number; updates: number; deletes: number }>): void {
     const last = transactions.at(-1)!;
     this.#session?.committed(last.endLsn);
+    this.#options.onCommitted?.(last.endLsn);
     this.#log?.confirm(last.endLsn);
     this.report.applied(last.endLsn, last.commitTime, transactions.length, counts);
   }
@@ -498,6 +501,7 @@ export class Applier {
         this.#transientFailures = 0;
         if (outcome.endLsn > this.#session!.committedLsn) {
           this.#session!.committed(outcome.endLsn);
+          this.#options.onCommitted?.(outcome.endLsn);
           this.report.applied(outcome.endLsn, transaction.commitTime, 1, outcome.counts);
         }
         this.#log?.confirm(outcome.endLsn);
@@ -530,6 +534,7 @@ export class Applier {
   #warnedOfRole = false;
 
   async #reconnect(reason: Error): Promise<void> {
+    const before = this.appliedLsn;
     this.#session?.destroy();
     this.#options.emit({ type: 'counter', name: 'reconnects', by: 1 });
     this.#options.emit({ type: 'log', level: 'warn', message: `the connection to the target was lost: ${errorMessage(reason)}; connecting again` });
@@ -540,7 +545,11 @@ export class Applier {
         await this.#connect();
         await this.gates.load();
         const at = this.#session!.committedLsn;
-        if (at > 0n) this.#log?.confirm(at);
+        if (at < before) throw wentBack(at, before);
+        if (at > 0n) {
+          this.#options.onCommitted?.(at);
+          this.#log?.confirm(at);
+        }
         this.report.startAt(maxLsn(at, this.report.appliedLsn()));
         this.#options.emit({ type: 'log', level: 'info', message: 'connected to the target again' });
         return;
@@ -588,6 +597,13 @@ export class Applier {
       this.gates.announce(gate);
     }
   }
+}
+
+/** What was confirmed to the source is not on the target any more: going on would leave a gap. */
+function wentBack(at: Lsn, before: Lsn): PgweaveError {
+  return new PgweaveError('target-went-back', `the target has the source's changes up to ${formatLsn(at)} only, but had them up to ${formatLsn(before)} before the connection was lost: it was set back`, {
+    retry: 'never', hint: 'Was it failed over to a standby that lacked the last commits? Start again: where the slot still holds what is missing it is sent once more, else this is said.',
+  });
 }
 
 function endedError(): PgweaveError {

@@ -62,7 +62,7 @@ export async function spoolDuringCopy(options: Pick<FollowOptions, 'source' | 't
 }
 
 /** Where the slot's stream begins; zero where there is no such slot: receiving then says what is wrong. */
-async function slotPosition(source: Session, slot: string): Promise<Lsn> {
+export async function slotPosition(source: Session, slot: string): Promise<Lsn> {
   const [row] = await source.query<{ lsn: string | null }>('select confirmed_flush_lsn::text as lsn from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
   return row?.lsn ? parseLsn(row.lsn) : zeroLsn;
 }
