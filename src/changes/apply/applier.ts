@@ -138,6 +138,8 @@ export class Applier {
         if (this.#failure) await this.#recover();
         else if (this.#boundaryWork.length > 0) await this.#atRest(() => this.#runBoundaryWork());
         else if (this.#stopping) break;
+        // Where something is in flight, its failure tells what has to be done again.
+        else if (this.#session!.pipeline.failure && this.#inFlight.length === 0) await this.#reconnect(this.#session!.pipeline.failure);
         else if (!this.#drains.empty && !this.#held) await this.#atRest(() => this.#drainOne());
         else if (this.#held || !this.#log) await this.#waitForWake();
         else await this.#step();
@@ -310,7 +312,7 @@ export class Applier {
   }
 
   #needsAttention(): boolean {
-    return this.#failure !== undefined || this.#fatal !== undefined || this.#boundaryWork.length > 0 || this.#stopping || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
+    return this.#failure !== undefined || this.#fatal !== undefined || this.#session!.pipeline.failure !== undefined || this.#boundaryWork.length > 0 || this.#stopping || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
   }
 
   async #waitForWake(): Promise<void> {
