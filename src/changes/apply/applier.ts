@@ -556,6 +556,8 @@ export class Applier {
         this.#options.emit({ type: 'log', level: 'info', message: 'connected to the target again' });
         return;
       } catch (error) {
+        // It may be the control connection that failed: a session left open would keep the origin from the next one.
+        this.#session?.destroy();
         if (isInterrupted(error)) throw error;
         const again = mayRetry(error) || (error instanceof PgweaveError && error.retry === 'backoff');
         if (!again) throw error;
