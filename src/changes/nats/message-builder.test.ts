@@ -55,6 +55,13 @@ describe('messages of the log on NATS', () => {
     expect((await read(messages.slice(1))).map((t) => t.changes)).toEqual([['insert t1 (c)']]);
   });
 
+  it('do not tell of a transaction that goes into the next message because this one is full', () => {
+    const { builder, messages } = builderOf(300);
+    take(builder, framesOf(begin(100), relation(1), insert(1, 'x'.repeat(40)), commit(100), begin(200), insert(1, 'y'.repeat(40)), commit(200)));
+    builder.flush();
+    expect(messages.map(({ last, to }) => ({ last, to }))).toEqual([{ last: 108n, to: 108n }, { last: 208n, to: 208n }]);
+  });
+
   it('leave out what the log has already, and begin a broken transaction again', async () => {
     const { builder, messages } = builderOf(120, 208);
     take(builder, framesOf(begin(100), relation(1), insert(1, 'a'), commit(100)));
@@ -93,6 +100,8 @@ describe('messages of the log on NATS', () => {
         builder.flush();
         for (const m of messages) expect(m.data.length).toBeLessThanOrEqual(messageBytes);
         for (let i = 1; i < messages.length; i += 1) expect(messages[i]!.to >= messages[i - 1]!.to && messages[i]!.after === messages[i - 1]!.last).toBe(true);
+        // Whoever goes on behind a message lacks nothing: what ends before its position is in it, or in one before.
+        for (const m of messages) expect(expected.filter((e) => e.end > m.last && e.end <= m.to)).toEqual([]);
         expect(new Set(messages.map((m) => m.id)).size).toBe(messages.length);
         for (const [i, first] of messages.entries()) {
           if (first.part > 0) continue;

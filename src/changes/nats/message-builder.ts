@@ -195,6 +195,8 @@ export class MessageBuilder {
   #commit(open: Open, bytes: Buffer, at: number, end: number, endLsn: Lsn): void {
     const given = !open.skip && open.changes > 0;
     if (given) open.piece.add(bytes, at, end);
+    // What goes out first must not say that this transaction is in the stream: a publisher that ended in between would go on behind it.
+    if (given && open.parts === 0 && this.#doneBytes + open.piece.bytes > this.#options.messageBytes) this.flush();
     this.#to = maxLsn(this.#to, endLsn);
     if (!given) return;
     if (open.parts > 0) {
@@ -204,7 +206,6 @@ export class MessageBuilder {
       this.#after = endLsn;
       return;
     }
-    if (this.#doneBytes + open.piece.bytes > this.#options.messageBytes) this.flush();
     this.#last = endLsn;
     this.#done.push(open.piece);
     this.#doneBytes += open.piece.bytes;

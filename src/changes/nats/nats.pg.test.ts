@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { confirmedFlushLsn, currentLsn, makeSlot, mark, readToMark, readUntil, type ReadTransaction } from '../../../test/support/change-log.ts';
 import { hasNats, NatsServer } from '../../../test/support/nats.ts';
 import { createDatabase, sharedServer, waitFor, type TestDatabase } from '../../../test/support/servers.ts';
+import { TcpProxy } from '../../../test/support/tcp-proxy.ts';
 import { parseLsn, type Lsn } from '../../pg/lsn.ts';
 import { connectNats, type NatsSpec } from './connection.ts';
 import { logName } from './log-message.ts';
@@ -133,6 +134,25 @@ describe.skipIf(!hasNats())('the log on NATS JetStream', () => {
     expect(idsOf(await read(1020))).toEqual(range(1001, 1020));
     expect(second.warnings).toEqual([]);
     expect(second.publisher.failure).toBeUndefined();
+  });
+
+  it('loses nothing where a publisher ends between two messages of what had gathered while there was none', async () => {
+    await using server = await NatsServer.start();
+    await using proxy = await TcpProxy.start(server.port);
+    await using database = await createDatabase(await sharedServer(16), 'nats');
+    await database.run('create table t (id int primary key, v text)');
+    const { lsn } = await makeSlot(database);
+    // Two of them are more than a message takes.
+    const writer = await database.session();
+    for (let i = 1; i <= 20; i += 1) await writer.query(`insert into t values (${i}, repeat(md5('${i}'), 9375))`);
+    const first = await publish(database, specOf(server, { servers: [`nats://127.0.0.1:${proxy.port}`] }));
+    proxy.refuse(true);
+    proxy.cutNext(1_500_000);
+    await waitFor('the publisher to lose NATS', () => proxy.cuts === 1);
+    await first.publisher.close();
+    await using _second = await publish(database, specOf(server));
+    await using reader = await readerOf(database, specOf(server), lsn);
+    expect(idsOf(await readUntil(reader, (all) => idsOf(all).at(-1) === 20))).toEqual(range(1, 20));
   });
 
   it('tells a reader that is too far behind that it must begin anew, and never skips', async () => {
