@@ -93,9 +93,9 @@ async function prepareTarget(to: WireConnection, job: string, encoding: string):
     try {
       await to.query(sql);
     } catch (error) {
-      // Without the privilege the rows are written as anybody's; another copy may hold the origin at this moment.
+      // Without the privilege the rows are written as anybody's; another copy may make the origin, or hold it, at this moment.
       const state = sqlstateOf(error);
-      if (state !== sqlstate.insufficientPrivilege && state !== sqlstate.objectInUse) throw error;
+      if (state !== sqlstate.insufficientPrivilege && state !== sqlstate.uniqueViolation && state !== sqlstate.objectInUse) throw error;
     }
   }
 }
