@@ -91,7 +91,7 @@ async function runClone(flags: CloneFlags, context: JobContext): Promise<number>
   if (flags.follow && flags.sync) throw usageError('--follow and --sync exclude one another', 'Follow with pgweave itself (--follow), or with a native subscription (--sync).');
   const source = context.source();
   const target = context.target();
-  let given = selectionRules(flags);
+  let given = selectionRules(flags, context.config());
   if (flags.dryRun) {
     const { planClone } = await import('../workflows/clone.ts');
     const plans: ClonePlan[] = [];

@@ -1,7 +1,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { setMaxListeners } from 'node:events';
 import { errorMessage, exitCodes, interruptedError, isInterrupted, PgweaveError } from '../core/errors.ts';
-import { readJobConfig } from '../core/selection/job-config.ts';
+import type { JobConfig } from '../core/selection/job-config.ts';
 import { checkJobName, defaultJobFolder, JobFolder } from '../core/job-folder.ts';
 import { redact } from '../core/redact.ts';
 import { describeConnection, parseConninfo, publicUri, type ConnectionSpec } from '../pg/conninfo.ts';
@@ -66,6 +66,8 @@ export interface JobContext {
   readonly interactive: boolean;
   /** Fires at the first Ctrl-C or SIGTERM. */
   readonly signal: AbortSignal;
+  /** What the file of --config says; undefined without one. Throws usage errors. */
+  config(): JobConfig | undefined;
   /** The connection given by flag or environment, else the one the job remembers (without its password). Throws a usage error where there is none. */
   source(): ConnectionSpec;
   target(): ConnectionSpec;
@@ -81,17 +83,19 @@ function connection(side: 'source' | 'target', given: string | undefined, rememb
   return parseConninfo(text);
 }
 
-export function jobContext(options: CommonOptions, signal: AbortSignal): JobContext {
+export async function jobContext(options: CommonOptions, signal: AbortSignal): Promise<JobContext> {
   const job = checkJobName(options.job);
   const folder = new JobFolder(job, options.dir ?? defaultJobFolder(job));
   const json = options.json === true;
-  // Read where a connection is asked for: other commands have configuration files of another kind.
-  const configured = (side: 'source' | 'target') => (options.config === undefined ? undefined : readJobConfig(options.config)[side]);
+  // Loaded only where it is needed: what checks and parses such files takes longer to load than all the rest.
+  const reader = options.config === undefined ? undefined : await import('../core/selection/job-config.ts');
+  // Read where it is asked for: other commands have configuration files of another kind.
+  const config = () => (options.config === undefined ? undefined : reader?.readJobConfig(options.config));
   return {
-    options, job, folder, json, signal,
+    options, job, folder, json, signal, config,
     interactive: process.stdin.isTTY && process.stdout.isTTY && options.interactive && options.yes !== true && !json,
-    source: () => connection('source', options.source ?? options.sourceUri ?? configured('source'), folder.identity()?.sourceUri, job),
-    target: () => connection('target', options.target ?? options.destUri ?? configured('target'), folder.identity()?.targetUri, job),
+    source: () => connection('source', options.source ?? options.sourceUri ?? config()?.source, folder.identity()?.sourceUri, job),
+    target: () => connection('target', options.target ?? options.destUri ?? config()?.target, folder.identity()?.targetUri, job),
   };
 }
 
@@ -152,7 +156,7 @@ export async function runAction(options: CommonOptions, work: (context: JobConte
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
   try {
-    const code = await work(jobContext(options, abort.signal));
+    const code = await work(await jobContext(options, abort.signal));
     process.exitCode = code ?? exitCodes.done;
   } catch (error) {
     const shown = abort.signal.aborted && !isInterrupted(error) && !(error instanceof PgweaveError) ? interruptedError() : error;

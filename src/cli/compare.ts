@@ -25,7 +25,7 @@ export function compareCommand(): Command {
 async function runCompare(flags: CompareFlags, context: JobContext): Promise<number> {
   const { compare } = await import('../workflows/compare.ts');
   const [source, target] = [context.source(), context.target()];
-  const given = selectionRules(flags);
+  const given = selectionRules(flags, context.config());
   // A job of this name may have been begun with other databases: its rules are not ours then.
   const identity = context.folder.identity();
   const ours = identity?.source === describeConnection(source) && identity.target === describeConnection(target);

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { readJobConfig, type JobConfig } from '../core/selection/job-config.ts';
+import type { JobConfig } from '../core/selection/job-config.ts';
 import { mergeRules, noRules, parseColumns, parseDatabases, parseMap, parseTableFilter, parseTables, parseTimeFilter, type SelectionRules } from '../core/selection/rules.ts';
 
 /** The selection flags as commander parses them: each may be given several times. */
@@ -38,7 +38,7 @@ export function addSelectionOptions(command: Command, options: { readonly databa
 }
 
 /** The rules that the flags and the `--config` file give together. Throws usage errors; looks at no server. */
-export function selectionRules(options: SelectionOptions, config: JobConfig | undefined = options.config === undefined ? undefined : readJobConfig(options.config)): SelectionRules {
+export function selectionRules(options: SelectionOptions, config: JobConfig | undefined): SelectionRules {
   return mergeRules(config?.rules ?? noRules, {
     ...noRules,
     allDatabases: options.allDatabases === true,

@@ -36,7 +36,7 @@ const recordedWords: Readonly<Record<string, string>> = { done: 'copied', failed
 type Found = { readonly kind: 'native'; readonly status: NativeStatus } | { readonly kind: 'stream'; readonly snapshot: JobSnapshot; readonly running: boolean };
 
 async function run(flags: StatusFlags, context: JobContext): Promise<number> {
-  const rules = selectionRules(flags);
+  const rules = selectionRules(flags, context.config());
   if (!flags.watch) {
     const all = await look(flags, context, rules);
     show(all, context, rules, false);
@@ -73,7 +73,7 @@ async function look(flags: StatusFlags, context: JobContext, rules: SelectionRul
   const entries: Entry[] = [];
   for (const { name, job, status } of jobs) {
     if (rules.excludeDatabases.some((part) => part.text === name) || (rules.includeDatabases.length > 0 && !rules.includeDatabases.some((part) => part.text === name))) continue;
-    const one = jobContext({ ...flags, job, dir: databaseFolder(job, flags.dir).path }, context.signal);
+    const one = await jobContext({ ...flags, job, dir: databaseFolder(job, flags.dir).path }, context.signal);
     try {
       entries.push({ name, found: await lookAt(one, job, one.folder), problem: undefined, recorded: status });
     } catch (error) {

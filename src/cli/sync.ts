@@ -39,7 +39,7 @@ async function run(flags: SyncFlags, context: JobContext): Promise<number> {
   const copy: SyncCopy = flags.deferCopy ? 'defer' : flags.copyNow ? 'now' : flags.copy ? 'auto' : 'none';
   const source = context.source();
   const target = context.target();
-  let given = selectionRules(flags);
+  let given = selectionRules(flags, context.config());
   given = (await chooseInteractively(context, { source, target, rules: given, verb: 'follow' })) ?? given;
   const options: Omit<SyncOptions, 'source' | 'target' | 'job'> = { ...subscriptionOptions(flags), copy, wait: flags.wait === true, signal: context.signal };
   const { sync } = await import('../workflows/sync.ts');

@@ -47,7 +47,7 @@ async function runValidate(flags: ValidateFlags, context: JobContext): Promise<n
   if (!Number.isInteger(jobs) || jobs < 1) throw usageError(`not a number of jobs: "${flags.jobs}"`, 'Give a whole number from 1.');
   const source = context.source();
   const target = context.target();
-  const given = selectionRules(flags);
+  const given = selectionRules(flags, context.config());
   const rules = (await chooseInteractively(context, { source, target, rules: given, verb: 'check', jobs })) ?? given;
   const { insertOnly, sourceForTarget } = subscriptionOptions({ ...(flags.insertOnly ? { insertOnly: flags.insertOnly } : {}), ...(flags.sourceForTarget ? { sourceForTarget: flags.sourceForTarget } : {}) });
   const databases = await databasesOf(source, rules, context);

@@ -9,7 +9,7 @@ import { describeConnection, withDatabase, type ConnectionSpec } from '../pg/con
 import { Session } from '../pg/session.ts';
 import { databaseFolder, instanceJobs } from '../workflows/instance.ts';
 import type { TableReport, VerifyReport } from '../workflows/verify.ts';
-import { jobCommand, jobContext, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 import { paintFor } from './render/layout.ts';
 import { renderVerified } from './render/verified.ts';
 import { addSelectionOptions, selectionRules, type SelectionOptions } from './selection-options.ts';
@@ -59,7 +59,7 @@ interface Piece {
 }
 
 async function runVerify(flags: VerifyFlags, context: JobContext): Promise<number> {
-  const given = selectionRules(flags);
+  const given = selectionRules(flags, context.config());
   const pieces = await piecesOf(flags, context, given);
   const reports: VerifyReport[] = [];
   for (const piece of pieces) reports.push(await verifyPiece(flags, piece, given, context));
@@ -107,10 +107,7 @@ async function piecesOf(flags: VerifyFlags, context: JobContext, given: Selectio
   const jobs = instanceJobs(context.folder);
   if (jobs) {
     const wanted = jobs.filter(({ name }) => !given.excludeDatabases.some((part) => part.text === name) && (given.includeDatabases.length === 0 || given.includeDatabases.some((part) => part.text === name)));
-    return wanted.map(({ name, job }) => {
-      const one = jobContext({ ...flags, job, dir: databaseFolder(job, flags.dir).path }, context.signal);
-      return { job, folder: one.folder, source: withDatabase(context.source(), name), target: withDatabase(context.target(), name), databases: jobs.map((j) => j.name) };
-    });
+    return wanted.map(({ name, job }) => ({ job, folder: databaseFolder(job, flags.dir), source: withDatabase(context.source(), name), target: withDatabase(context.target(), name), databases: jobs.map((j) => j.name) }));
   }
   const source = context.source();
   const target = context.target();
