@@ -14,7 +14,7 @@ describe('bucketSumsSql', () => {
       await database.run(`create table t (id int primary key, v text); insert into t select g, repeat('x', 150) || g from generate_series(1, 3000) g order by ${version % 2 === 0 ? 'g' : '-g'}; delete from t where id between 500 and 900`);
       const relation = { schema: 'public', name: 't', blocks: 70, ranges: true };
       const columns = [column('id', 'integer'), column('v', 'text')];
-      const unit: Unit = { table: relation, target: relation, columns, key: [columns[0]!], sourceRelations: [relation], targetRelations: [relation], where: undefined, unlogged: false, buckets: 64, sample: undefined, notes: [] };
+      const unit: Unit = { table: relation, target: relation, columns, key: [columns[0]!], sourceRelations: [relation], targetRelations: [relation], where: undefined, unlogged: false, buckets: 64, sample: undefined, targetHasMore: false, notes: [] };
       const session = await database.session();
       await session.query(checksumSettings);
       const sum = async (...cuts: number[]) => {

@@ -93,7 +93,7 @@ class Planner {
     const blocks = holders.reduce((sum, t) => sum + t.blocks, 0);
     this.units.push({
       table: ref, target: chosen.mapTo, columns, key, sourceRelations: holders.map((t) => relation(t, this.#source)), targetRelations: targets.map((t) => relation(t, this.#target)), where: chosen.where,
-      unlogged: holders.some((t) => t.unlogged), buckets: bucketsFor(blocks), sample: this.#options.sample, notes,
+      unlogged: holders.some((t) => t.unlogged), buckets: bucketsFor(blocks), sample: this.#options.sample, targetHasMore: there.columns.some((c) => c.generated === '' && !wanted.some((x) => x.name === c.name)), notes,
     });
   }
 }

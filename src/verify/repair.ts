@@ -65,12 +65,12 @@ async function repairKeyed(unit: Unit, rows: readonly RowDifference[], source: S
   for (let i = 0; i < unique.length; i += keysPerQuery) {
     const keys = keyArrays(unit, unique.slice(i, i + keysPerQuery));
     const wanted = await source.query<Row>(rowsByKeySql(unit, 'source', written, hash), keys);
-    if (mender.replica) {
+    if (mender.replica && !unit.targetHasMore) {
       const gone = new Set((await mender.session.query<{ n: number }>(deleteByKeySql(unit), keys)).map((r) => r.n));
       for (const row of wanted) waiting.push({ row, existed: gone.has(row['n'] as number) });
       counts.deleted += gone.size;
     } else {
-      // Foreign keys are alive: what stays must be updated in place, what goes may be referenced by rows that go too.
+      // Foreign keys are alive, or a row has values that only the target has: what stays must be updated in place, what goes may be referenced by rows that go too.
       const there = new Set((await mender.session.query<{ n: number }>(rowsByKeySql(unit, 'target', [], hash), keys)).map((r) => r.n));
       const stays = new Set(wanted.map((row) => row['n'] as number));
       const leaving = keys.map((column) => column.filter((_, at) => !stays.has(at + 1)));

@@ -35,6 +35,8 @@ export interface Unit {
   readonly buckets: number;
   /** Per cent of the rows, chosen by their key's hash; undefined: all. */
   readonly sample: number | undefined;
+  /** The target has columns of its own, whose values a repair must leave alone. */
+  readonly targetHasMore: boolean;
   /** What was noticed about the table and does not make it different. */
   readonly notes: readonly string[];
 }
