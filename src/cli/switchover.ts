@@ -42,7 +42,7 @@ function parseBuffer(text: string): bigint {
 }
 
 async function run(flags: SwitchoverFlags, context: JobContext): Promise<void> {
-  const { oppositeJob } = await import('../workflows/switchover/way-back.ts');
+  const { oppositeJob } = await import('../core/way-back.ts');
   const back = flags.back === true;
   const job = back ? oppositeJob(context.job) : context.job;
   const [source, target] = back ? [context.target(), context.source()] : [context.source(), context.target()];

@@ -5,7 +5,7 @@ import type { Selection } from '../core/selection/select.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
 import type { Session } from '../pg/session.ts';
 import { sqlstate, sqlstateOf } from '../pg/sqlstate.ts';
-import type { CopyLedger } from './copy-ledger.ts';
+import { CopyLedger } from './copy-ledger.ts';
 
 const step = 'selection';
 
@@ -14,13 +14,16 @@ export interface KeptTable extends TableRef {
   /** Its name on the target, where it is another. */
   readonly mapTo?: TableRef;
   readonly excludeColumns?: readonly string[];
+  /** Columns that only the target has, on the way back of a job that left them out: their values there are its own. */
+  readonly ownColumns?: readonly string[];
   readonly where?: string;
 }
 
 /** What a job made of its tables; of those not named everything, under the same name. */
 export interface KeptSelection {
-  readonly renamed: readonly KeptTable[];
+  readonly tables: readonly KeptTable[];
   readonly mapTo: (table: TableRef) => TableRef;
+  /** Columns that are not replicated: left out, or the target's own. */
   readonly excludedColumns: (table: TableRef) => readonly string[];
   readonly rowCondition: (table: TableRef) => string | undefined;
 }
@@ -33,6 +36,20 @@ export async function keepSelection(target: Session, ledger: CopyLedger, selecti
     return [{ ...s.table, ...(renamed ? { mapTo: s.mapTo } : {}), ...(s.excludeColumns.length > 0 ? { excludeColumns: s.excludeColumns } : {}), ...(s.where === undefined ? {} : { where: s.where }) }];
   });
   if (tables.length > 0) await ledger.markStep(target, step, JSON.stringify(tables));
+}
+
+/** Writes down what is special about the tables of a job that begins without a copy, in the place of what an earlier one of its name wrote. */
+export async function noteSelection(target: Session, job: string, tables: readonly KeptTable[]): Promise<void> {
+  if (tables.length === 0 && (await installedVersion(target, 'copy')) === undefined) return;
+  const ledger = await CopyLedger.open(target, job);
+  await ledger.markStep(target, step, JSON.stringify(tables));
+}
+
+/** The same tables for a stream the other way. */
+export function invertedTables(tables: readonly KeptTable[]): KeptTable[] {
+  return tables.map(({ schema, name, mapTo, excludeColumns, ownColumns, where }) => ({
+    ...(mapTo ? { ...mapTo, mapTo: { schema, name } } : { schema, name }), ...(excludeColumns ? { ownColumns: excludeColumns } : {}), ...(ownColumns ? { excludeColumns: ownColumns } : {}), ...(where === undefined ? {} : { where }),
+  }));
 }
 
 async function keptTables(target: Session, job: string): Promise<KeptTable[]> {
@@ -61,11 +78,15 @@ export async function notedRules(target: Session, job: string): Promise<Selectio
 
 /** Reads it back; nothing is special where the target knows nothing of the job. */
 export async function keptSelection(target: Session, job: string): Promise<KeptSelection> {
-  const tables = new Map((await keptTables(target, job)).map((t) => [tableKey(t), t]));
+  const all = await keptTables(target, job);
+  const tables = new Map(all.map((t) => [tableKey(t), t]));
   return {
-    renamed: [...tables.values()].filter((t) => t.mapTo),
+    tables: all,
     mapTo: (table) => tables.get(tableKey(table))?.mapTo ?? { schema: table.schema, name: table.name },
-    excludedColumns: (table) => tables.get(tableKey(table))?.excludeColumns ?? [],
+    excludedColumns: (table) => {
+      const { excludeColumns = [], ownColumns = [] } = tables.get(tableKey(table)) ?? {};
+      return [...excludeColumns, ...ownColumns];
+    },
     rowCondition: (table) => tables.get(tableKey(table))?.where,
   };
 }

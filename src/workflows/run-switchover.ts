@@ -1,7 +1,8 @@
 import { PgweaveError } from '../core/errors.ts';
-import type { SelectionRules } from '../core/selection/rules.ts';
+import { noRules, type SelectionRules } from '../core/selection/rules.ts';
 import { displayName } from '../pg/identifiers.ts';
 import { formatCount } from '../core/units.ts';
+import { isWayBack } from '../core/way-back.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { formatLsn } from '../pg/lsn.ts';
 import { switchover, type SwitchoverOptions, type SwitchoverResult, type VerifyContext } from './switchover.ts';
@@ -24,9 +25,15 @@ export async function runSwitchover(options: RunSwitchoverOptions): Promise<Swit
   return (await isNativeJob(options.target, options.job, options.signal)) ? switchoverNative({ ...given, targetForSource }) : switchover(given);
 }
 
+/** The rules are those of the way forward. What new names and columns mean the other way stands on the old source; filters hold for tables of the same name on both sides. */
+function rulesOfWayBack(rules: SelectionRules | undefined): SelectionRules | undefined {
+  return rules === undefined || rules.maps.length > 0 ? undefined : { ...noRules, tableFilters: rules.tableFilters, timeFilters: rules.timeFilters };
+}
+
 /** Under the lock nothing moves, so two plain snapshots are the same moment. */
 async function verifyAtRest(options: RunSwitchoverOptions, { lsn }: VerifyContext): Promise<string> {
-  const { source, target, job, rules, signal, onEvent } = options;
+  const { source, target, job, signal, onEvent } = options;
+  const rules = isWayBack(job) ? rulesOfWayBack(options.rules) : options.rules;
   // Of its events only the outcome belongs to the switchover: its phases and tables are not the job's.
   const report = await verify({ source, target, job, rules, signal, atRest: true, values: false, onEvent: (event) => (event.type === 'verified' ? onEvent?.({ ...event, lsn: formatLsn(lsn) }) : undefined) });
   const { totals } = report;

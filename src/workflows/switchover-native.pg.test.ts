@@ -5,7 +5,7 @@ import type { JobEvent } from '../core/events.ts';
 import { runSwitchover } from './run-switchover.ts';
 import { nativeStatus } from './status.ts';
 import { undoSwitchover } from './switchover.ts';
-import { oppositeJob } from './switchover/way-back.ts';
+import { oppositeJob } from '../core/way-back.ts';
 import { sync } from './sync.ts';
 
 let jobs = 0;

@@ -18,10 +18,12 @@ import { publicationNamesOf } from './publications.ts';
 import { lateChanges } from './switchover/late-changes.ts';
 import { describeLock, lockSource, restoreWrites, type PreviousSetting, type SourceLock } from './switchover/lock-source.ts';
 import { checkNative, closeNativeForward, closeNativeWayBack, openNativeWayBack, resumeNative, stopSubscription, waitUntilApplied, wayBackConnection } from './switchover/native-steps.ts';
+import { refuseLossyWayBack } from './switchover/own-columns.ts';
 import { readSwitchover, SwitchoverSteps } from './switchover/record.ts';
+import { keptSelection } from '../copy/kept-selection.ts';
 import { carrySequences } from '../copy/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
-import { isWayBack, oppositeJob } from './switchover/way-back.ts';
+import { isWayBack, oppositeJob } from '../core/way-back.ts';
 import { readSubscription, subscriptionMark } from './sync/subscription.ts';
 import type { SwitchoverOptions, SwitchoverResult } from './switchover.ts';
 
@@ -54,6 +56,7 @@ export async function switchoverNative(given: NativeSwitchoverOptions): Promise<
   // Before anything is locked: afterwards it would only cost time.
   if (options.reverse) wayBackConnection(options);
   const ready = await checkNative(source, target, job);
+  if (options.reverse) await refuseLossyWayBack(source, target, { tables: ready.tables, kept: await keptSelection(target, job), native: true });
   const run = new NativeRun(options, source, target, ready.subscription, ready.tables);
   return options.dryRun ? run.dryRun(ready.lagBytes) : await run.run(ready.lagBytes, before?.status === 'running' ? (before.previous ?? undefined) : undefined);
 }

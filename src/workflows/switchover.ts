@@ -3,12 +3,13 @@ import { emitMarker, switchoverMarker, waitForMarker } from '../changes/sentinel
 import { controlFollower } from '../changes/control.ts';
 import type { TableRecord } from '../changes/table-states.ts';
 import { publicationLeaves } from '../catalog/publications.ts';
-import { errorMessage, interruptedError, PgweaveError, usageError } from '../core/errors.ts';
+import { errorMessage, interruptedError, PgweaveError } from '../core/errors.ts';
 import type { Emit, StepEvent } from '../core/events.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { jobObjectName } from '../core/job-folder.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
 import { formatBytes, formatCount, formatDuration } from '../core/units.ts';
+import { isWayBack, oppositeJob } from '../core/way-back.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { displayName, quoteIdent } from '../pg/identifiers.ts';
 import { formatLsn, type Lsn } from '../pg/lsn.ts';
@@ -17,13 +18,14 @@ import { dropPublications, publicationNamesOf } from './publications.ts';
 import { lateChanges, type LateChanges } from './switchover/late-changes.ts';
 import { describeLock, lockSource, restoreWrites, type LockScope, type SourceLock } from './switchover/lock-source.ts';
 import { resumeNative } from './switchover/native-steps.ts';
+import { refuseLossyWayBack } from './switchover/own-columns.ts';
 import { followedSlot, probeFollower, settledTables } from './switchover/ready.ts';
 import { readSwitchover, SwitchoverSteps } from './switchover/record.ts';
-import { keptSelection, type KeptSelection, type KeptTable } from '../copy/kept-selection.ts';
+import { keptSelection, type KeptSelection } from '../copy/kept-selection.ts';
 import { carrySequences } from '../copy/sequences.ts';
 import { sequenceOnTarget } from '../catalog/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
-import { closeWayBack, isWayBack, oppositeJob, openWayBack, type WayBack } from './switchover/way-back.ts';
+import { closeWayBack, openWayBack, type WayBack } from './switchover/way-back.ts';
 
 export interface SwitchoverOptions {
   readonly source: ConnectionSpec;
@@ -90,10 +92,7 @@ export async function switchover(given: SwitchoverOptions): Promise<SwitchoverRe
   }
   const tables = await settledTables(target, job);
   const kept = await keptSelection(target, job);
-  if (options.reverse && kept.renamed.length > 0) {
-    const [{ mapTo, ...table }] = kept.renamed as [KeptTable];
-    throw usageError(`the way back would not find ${displayName(mapTo!.schema, mapTo!.name)} on the source, where it is called ${displayName(table.schema, table.name)}`, 'A job with --map has no way back: leave --reverse out.');
-  }
+  if (options.reverse) await refuseLossyWayBack(source, target, { tables, kept, native: false });
   const state: State = { source, target, options, tables, kept, emit };
   if (options.dryRun) return await dryRun(state);
   const run = `${switchoverMarker}${randomBytes(6).toString('hex')}`;
@@ -234,10 +233,10 @@ async function moveUnreplicated(state: State): Promise<{ detail: string }> {
 }
 
 async function makeWayBack(state: State, steps: SwitchoverSteps): Promise<{ wayBack: WayBack; detail: string; status?: 'warn' }> {
-  const { options, tables } = state;
+  const { options, tables, kept } = state;
   await steps.rememberWayBack();
-  const roots = await state.target.query<TableRef>(publicationRoots(tables));
-  const wayBack = await openWayBack(options.source, options.target, options.job, roots, options.signal);
+  const roots = await state.target.query<TableRef>(publicationRoots(tables.map(kept.mapTo)));
+  const wayBack = await openWayBack(options.source, options.target, options.job, roots, kept, options.signal);
   const inserts = wayBack.insertsOnly.length;
   return {
     wayBack, detail: `slot ${wayBack.slot} on the target${inserts > 0 ? `; ${inserts} tables without replica identity send back inserts only` : ''}`, ...(inserts > 0 ? { status: 'warn' as const } : {}),

@@ -7,8 +7,9 @@ import { errorMessage, PgweaveError } from '../core/errors.ts';
 import type { Emit, TableState } from '../core/events.ts';
 import type { JobFolder } from '../core/job-folder.ts';
 import type { TableRef } from '../core/tables.ts';
+import { isWayBack } from '../core/way-back.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
-import { displayName } from '../pg/identifiers.ts';
+import { displayName, quoteIdent } from '../pg/identifiers.ts';
 import { formatLsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { ControlDesk } from './follow/control-desk.ts';
@@ -67,12 +68,24 @@ export async function tableCommand(options: TableOptions): Promise<TableResult> 
     throw new PgweaveError('table-there', `job "${job}" has ${displayName(table.schema, table.name)} already, ${known.state.name}`, { hint: 'To copy it anew: --copy-again', retry: 'never' });
   }
   const asked: Exclude<TableAction, 'add'> = action === 'add' ? 'copy-again' : action;
+  if (asked === 'copy-again' && isWayBack(job)) await refuseLossyCopy(target, job, table);
   if (await runningFollower(target, job)) {
     const { answer } = await controlFollower(target, job, { action: asked satisfies ControlAction, table }, { timeoutMs: copyTimeoutMs, signal });
     return await look(target, options, 'follower', typeof answer['skippedLsn'] === 'string' ? answer['skippedLsn'] : null);
   }
   const skipped = await actHere(options, asked);
   return await look(target, options, 'here', skipped);
+}
+
+/** On the way back the target is the old source: emptying a table there would lose what the new primary was never given. */
+async function refuseLossyCopy(target: Session, job: string, table: TableRef): Promise<void> {
+  const kept = await keptSelection(target, job);
+  const own = kept.excludedColumns(table);
+  if (own.length === 0 && kept.rowCondition(table) === undefined) return;
+  const shown = displayName(table.schema, table.name);
+  throw new PgweaveError('copy-would-lose', `${shown} cannot be copied again on the way back: ${own.length > 0 ? `${own.map(quoteIdent).join(', ')} of the old source would be lost` : 'rows of the old source that the job leaves out would be lost'}`, {
+    hint: `Mend what differs instead: pgweave verify --job ${job} --tables ${shown} --repair, with the ends of the way back as --source and --target.`, retry: 'never',
+  });
 }
 
 async function look(target: Session, options: TableOptions, by: TableResult['by'], skippedLsn: string | null, known?: TableRecord): Promise<TableResult> {

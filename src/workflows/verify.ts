@@ -2,9 +2,10 @@ import { resolveSelection, selectableTables } from '../catalog/selection.ts';
 import { verifyTables, type VerifyTableRow } from '../catalog/verify-tables.ts';
 import { readTableStateMap } from '../changes/table-states.ts';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
+import { notedRules } from '../copy/kept-selection.ts';
 import type { Emit } from '../core/events.ts';
 import { checkJobName, jobObjectName } from '../core/job-folder.ts';
-import { fixTimeWindows, hasRules, noRules, type SelectionRules } from '../core/selection/rules.ts';
+import { describeRules, fixTimeWindows, hasRules, noRules, type SelectionRules } from '../core/selection/rules.ts';
 import { matchTables, unmatchedError, type Selection, type SelectionScope } from '../core/selection/select.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
@@ -151,13 +152,21 @@ class Run {
     const { rules, scope, only, sample } = this.#options;
     const { sourceSession: source, targetSession: target } = moment;
     const where = scope ?? { database: source.spec.database };
-    const { selection } = await resolveSelection(source, fixTimeWindows(rules ?? noRules, new Date()), where);
+    const selection = await this.#selection(moment, rules ?? noRules, where);
     if (only && hasRules(only)) this.#accepts = await this.#narrowedTo(only, where, source);
     const [here, there] = [await source.query<VerifyTableRow>(verifyTables()), await target.query<VerifyTableRow>(verifyTables())];
     const done = new Set((this.#options.known ?? []).map((r) => tableKey(r.table)));
     const planned = planUnits({ tables: here, serverVersion: source.serverVersion }, { tables: there, serverVersion: target.serverVersion }, { selection, sample, accepts: (t) => !done.has(tableKey(t)) && (this.#accepts?.(t) ?? true) });
     const encoding = async (session: Session) => (await session.one<{ encoding: string }>(`select pg_catalog.current_setting('server_encoding') as encoding`)).encoding;
     return { planned, selection, transcode: (await encoding(source)) !== (await encoding(target)) };
+  }
+
+  /** Without rules, what a clone of the job wrote down on the target counts, as far as the source still has it. */
+  async #selection({ sourceSession: source, targetSession: target }: Moment, rules: SelectionRules, scope: SelectionScope): Promise<Selection> {
+    const noted = hasRules(rules) ? undefined : await notedRules(target, this.#job);
+    if (!noted) return (await resolveSelection(source, fixTimeWindows(rules, new Date()), scope)).selection;
+    if (hasRules(noted)) this.#notes.push(`compared by the rules that stand on the target: ${describeRules(noted).join('; ')}`);
+    return matchTables(noted, scope, await selectableTables(source)).selection;
   }
 
   async #narrowedTo(only: SelectionRules, scope: SelectionScope, source: Session): Promise<(table: TableRef) => boolean> {

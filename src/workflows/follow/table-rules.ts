@@ -3,6 +3,7 @@ import { keptSelection } from '../../copy/kept-selection.ts';
 import type { JobFolder } from '../../core/job-folder.ts';
 import { keptRules, matchTables } from '../../core/selection/index.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
+import { isWayBack } from '../../core/way-back.ts';
 import type { Session } from '../../pg/session.ts';
 
 /** What the rules of a job mean for a table of its stream. */
@@ -22,9 +23,12 @@ export interface TableRulesOptions {
   readonly excludedColumns?: ((table: TableRef) => readonly string[]) | undefined;
 }
 
-/** From what the caller gives, else from the rules that the job's folder keeps, else (on another machine, say) from what the clone wrote down on the target. */
+/**
+ * From what the caller gives, else from the rules that the job's folder keeps, else (on another machine, say) from what the clone wrote down on the target. The folder's rules are those of the
+ * way forward: those of the way back stand on the old source, which is its target.
+ */
 export async function tableRules(options: TableRulesOptions, source: Session, target: Session): Promise<TableRules> {
-  const kept = options.folder && keptRules(options.folder);
+  const kept = options.folder && !isWayBack(options.job) ? keptRules(options.folder) : undefined;
   const noted = kept ? undefined : await keptSelection(target, options.job);
   const selection = kept && matchTables(kept, source.spec.database, await selectableTables(source)).selection;
   const ruleOf = (table: TableRef) => selection?.get(tableKey(table));

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { publicationLeaves, publishable, type PublishableRow } from '../../catalog/publications.ts';
 import { readSequenceValues } from '../../catalog/sequence-values.ts';
 import { sequenceOnTarget } from '../../catalog/sequences.ts';
+import { readTableStates } from '../../changes/table-states.ts';
 import { keptSelection } from '../../copy/kept-selection.ts';
 import { lockRights, preparedHere, unreplicated, wayBackRoom, writerSessions, type LockRightsRow, type UnreplicatedRow, type WayBackRoomRow, type WriterSessionsRow } from '../../catalog/switchover-readiness.ts';
 import { errorMessage, isInterrupted, PgweaveError } from '../../core/errors.ts';
@@ -12,6 +13,7 @@ import { displayName, quoteIdent, quoteLiteral } from '../../pg/identifiers.ts';
 import { Session } from '../../pg/session.ts';
 import { publicationNamesOf } from '../publications.ts';
 import { checkNative } from './native-steps.ts';
+import { wayBackFaults } from './own-columns.ts';
 import { probeFollower, settledTables } from './ready.ts';
 import { readSwitchover } from './record.ts';
 
@@ -57,7 +59,7 @@ export async function switchoverChecks(options: SwitchoverChecksOptions): Promis
     ['Other sessions', () => others(source, job)],
     ['Sequences', () => sequences(source, target, job)],
     ['Large objects, unlogged tables', () => outside(source)],
-    ['Way back', () => wayBack(target, published)],
+    ['Way back', () => wayBack(source, target, published, job, native)],
   ];
   const found: SwitchoverCheck[] = [];
   // One after the other: both sessions are single connections, and the page shows them in this order.
@@ -137,13 +139,17 @@ async function outside(source: Session): Promise<Found> {
 }
 
 /** Only asked for with "keep the way back open", so what stands against it is never more than a warning. */
-async function wayBack(target: Session, published: readonly TableRef[]): Promise<Found> {
+async function wayBack(source: Session, target: Session, published: readonly TableRef[], job: string, native: boolean): Promise<Found> {
   const room = await target.one<WayBackRoomRow>(wayBackRoom());
   if (room.wal_level !== 'logical') return { status: 'warn', detail: `It cannot be kept open: the target has wal_level = ${room.wal_level}.`, fix: `ALTER SYSTEM SET wal_level = 'logical';   -- then restart the target` };
   if (!room.replication) return { status: 'warn', detail: `It cannot be kept open: role ${target.spec.user} may not replicate from the target.`, fix: `ALTER ROLE ${quoteIdent(target.spec.user)} REPLICATION;` };
   if (room.slots_used >= room.slots_max) return { status: 'warn', detail: `It cannot be kept open: all ${room.slots_max} replication slots of the target are in use.`, fix: `ALTER SYSTEM SET max_replication_slots = ${room.slots_max + 5};   -- then restart the target` };
   if (room.senders_used >= room.senders_max) return { status: 'warn', detail: `It cannot be kept open: all ${room.senders_max} WAL senders of the target are in use.`, fix: `ALTER SYSTEM SET max_wal_senders = ${room.senders_max + 5};   -- then restart the target` };
-  const rows = await target.query<PublishableRow>(publishable(published.map((t) => t.schema), published.map((t) => t.name)));
+  const kept = await keptSelection(target, job);
+  const faults = await wayBackFaults(source, target, { tables: native ? published : await readTableStates(target, job), kept, native });
+  if (faults.length > 0) return { status: 'warn', detail: `It cannot be kept open: ${faults.map((f) => f.text).join('; ')}.`, fix: faults.map((f) => f.fix).join('\n') };
+  const there = published.map(kept.mapTo);
+  const rows = await target.query<PublishableRow>(publishable(there.map((t) => t.schema), there.map((t) => t.name)));
   const bare = rows.filter((r) => !r.identified && !r.unlogged);
   if (bare.length > 0) return { status: 'warn', detail: `${formatCount(bare.length)} of ${formatCount(rows.length)} tables have no replica identity on the target, such as ${displayName(bare[0]!.schema, bare[0]!.name)}: only their inserts would go back.` };
   return { status: 'ok', detail: `It can be kept open: wal_level = logical, ${room.slots_max - room.slots_used} slots and ${room.senders_max - room.senders_used} WAL senders of the target are free.` };

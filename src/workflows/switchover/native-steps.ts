@@ -5,6 +5,7 @@ import { failpoint } from '../../core/failpoints.ts';
 import { jobObjectName } from '../../core/job-folder.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
 import { formatBytes, formatDuration } from '../../core/units.ts';
+import { oppositeJob } from '../../core/way-back.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { formatLsn, parseLsn, type Lsn } from '../../pg/lsn.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
@@ -14,7 +15,6 @@ import { subscriptionConnection, type SubscriptionConnection } from '../sync/con
 import { publishedRelations } from '../sync/published-relations.ts';
 import { readSlot } from '../sync/start-point.ts';
 import { checkOurs, createSubscription, dropSubscription, enableSubscription, readSubscription, subscriptionMark } from '../sync/subscription.ts';
-import { oppositeJob } from './way-back.ts';
 
 /** A native job that is ready to be handed over: every table streams, the target's worker is connected. Throws what is in the way. */
 export async function checkNative(source: Session, target: Session, job: string): Promise<{ readonly subscription: SubscriptionRow; readonly tables: readonly SubscribedTableRow[]; readonly lagBytes: number }> {

@@ -1,9 +1,9 @@
 import { sleep } from '../../core/abort.ts';
 import type { Emit } from '../../core/events.ts';
+import { oppositeJob } from '../../core/way-back.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
 import { Session } from '../../pg/session.ts';
 import { readSwitchover } from './record.ts';
-import { oppositeJob } from './way-back.ts';
 
 /** Between which databases a follower streams, and under which name. */
 export interface Direction {

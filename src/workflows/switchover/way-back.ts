@@ -1,26 +1,16 @@
 import { ensureChangesSchema } from '../../changes/target-schema.ts';
+import { invertedTables, noteSelection, type KeptSelection } from '../../copy/kept-selection.ts';
 import { PgweaveError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoints.ts';
 import { jobObjectName } from '../../core/job-folder.ts';
 import type { TableRef } from '../../core/tables.ts';
+import { isWayBack, oppositeJob } from '../../core/way-back.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
 import { formatLsn, type Lsn } from '../../pg/lsn.ts';
 import { ReplicationSession } from '../../pg/replication-session.ts';
 import { Session } from '../../pg/session.ts';
 import { sqlstate, sqlstateOf } from '../../pg/sqlstate.ts';
 import { ensurePublications } from '../publications.ts';
-
-const ending = '_reverse';
-
-/** The job that streams the other way: `shop` and `shop_reverse` are each other's. */
-export function oppositeJob(job: string): string {
-  return job.endsWith(ending) ? job.slice(0, -ending.length) : `${job}${ending}`;
-}
-
-/** Whether a job of this name streams from a new primary to the old one. */
-export function isWayBack(job: string): boolean {
-  return job.endsWith(ending);
-}
 
 export interface WayBack {
   readonly job: string;
@@ -33,9 +23,10 @@ export interface WayBack {
 
 /**
  * Opens the way back before anybody writes to the target: a publication and a slot there, and the state of a follower on the old source. What the forward stream writes on the target bears its
- * origin and is left out of the way back. `target` and `source` are named as in the forward direction. Can be run again: a slot of an earlier attempt is replaced.
+ * origin and is left out of the way back. `target` and `source` are named as in the forward direction, `tables` as on the target; `kept` is what the forward job made of its tables. Can be run
+ * again: a slot of an earlier attempt is replaced.
  */
-export async function openWayBack(source: ConnectionSpec, target: ConnectionSpec, forwardJob: string, tables: readonly TableRef[], signal: AbortSignal): Promise<WayBack> {
+export async function openWayBack(source: ConnectionSpec, target: ConnectionSpec, forwardJob: string, tables: readonly TableRef[], kept: KeptSelection, signal: AbortSignal): Promise<WayBack> {
   const job = oppositeJob(forwardJob);
   const slot = jobObjectName(job);
   await using onTarget = await Session.open(target, { role: 'way back', job: forwardJob, side: 'the target', signal });
@@ -47,6 +38,8 @@ export async function openWayBack(source: ConnectionSpec, target: ConnectionSpec
   await failpoint('switchover.reverse-slot');
   await using onSource = await Session.open(source, { role: 'way back', job: forwardJob, side: 'the source', signal });
   await ensureChangesSchema(onSource);
+  // On a return the clone's own note stands there already; an older way back may have none to replace it with.
+  if (!isWayBack(forwardJob) || kept.tables.length > 0) await noteSelection(onSource, job, invertedTables(kept.tables));
   await onSource.transaction(async () => {
     await onSource.query('delete from pgweave.table_state where job = $1', [job]);
     await onSource.query(
