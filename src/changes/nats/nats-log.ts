@@ -15,6 +15,11 @@ import { answerMs, StreamStore, type StoredMessage } from './stream-store.ts';
 
 /** One request for messages lasts so long; a consumer that is gone is noticed within the same time. */
 const fetchMs = 3000;
+/**
+ * One request asks for so many: 8 MB where they are large. Not for a number of bytes: NATS ends such a request with an error where the next message does not fit
+ * into the rest. Source: nats-server 2.9, "Message Size Exceeds MaxBytes" in consumer.go.
+ */
+const fetchMessages = 16;
 
 export interface NatsLogOptions {
   readonly nats: NatsSpec;
@@ -162,6 +167,7 @@ export class NatsLog implements ChangeLog {
           this.#core.fail(error);
           return;
         }
+        this.#emit({ type: 'log', level: 'debug', message: `reading the stream ${this.#store.stream} on NATS was broken off: ${errorMessage(error)}` });
         troubleSince ??= performance.now();
         if (!told && performance.now() - troubleSince > answerMs) {
           told = true;
@@ -184,7 +190,7 @@ export class NatsLog implements ChangeLog {
       while (current()) {
         await this.#room(current);
         if (!current()) return;
-        this.#fetching = await consumer.fetch({ max_bytes: Math.max(4 * 1024 * 1024, 2 * this.#store.messageBytes), expires: fetchMs });
+        this.#fetching = await consumer.fetch({ max_messages: fetchMessages, expires: fetchMs });
         this.#connected = true;
         let came = false;
         for await (const message of this.#fetching) {
