@@ -21,7 +21,7 @@ export interface ReceiveOptions extends Omit<ReceiverOptions, 'emit'> {
   readonly signal?: AbortSignal | undefined;
   /** Origins to leave out one by one, where `origin` is not `none`. */
   readonly leaveOutOrigin?: (name: string) => boolean;
-  /** Received transactions that wait for the reader take at most about this much memory; then the source waits. Default 64 MB. */
+  /** Received transactions that wait for the reader take at most about this much memory; then the source waits. Default 16 MB. */
   readonly memoryBytes?: number;
   /** A transaction of this size is given to the reader while it arrives. Default 4 MB. */
   readonly largeBytes?: number;
@@ -98,7 +98,7 @@ export async function receiveIntoSpool(options: ReceiveOptions, spool: SpoolOpti
 /** The part of LogCore's options that follows from ReceiveOptions. */
 export function coreOptions(options: Pick<ReceiveOptions, 'startLsn' | 'memoryBytes' | 'largeBytes' | 'heldBytes' | 'spillFolder' | 'origin' | 'leaveOutOrigin'>): Omit<ConstructorParameters<typeof LogCore>[0], 'onRoom' | 'ask'> {
   return {
-    startLsn: options.startLsn, memoryBytes: options.memoryBytes ?? 64 * mebibyte, largeBytes: options.largeBytes ?? 4 * mebibyte, heldBytes: options.heldBytes ?? 32 * mebibyte,
+    startLsn: options.startLsn, memoryBytes: options.memoryBytes ?? 16 * mebibyte, largeBytes: options.largeBytes ?? 4 * mebibyte, heldBytes: options.heldBytes ?? 32 * mebibyte,
     spillFolder: options.spillFolder ?? join(tmpdir(), `pgweave-spill-${process.getuid?.() ?? 0}`), leaveOut: (name) => options.origin === 'none' || (options.leaveOutOrigin?.(name) ?? false),
   };
 }
