@@ -25,7 +25,7 @@ import { keptSelection, type KeptSelection } from '../copy/kept-selection.ts';
 import { carrySequences } from '../copy/sequences.ts';
 import { sequenceOnTarget } from '../catalog/sequences.ts';
 import { carryUnreplicated } from './switchover/unreplicated.ts';
-import { closeWayBack, openWayBack, type WayBack } from './switchover/way-back.ts';
+import { beginAfterDrain, closeWayBack, openWayBack, type WayBack } from './switchover/way-back.ts';
 
 export interface SwitchoverOptions {
   readonly source: ConnectionSpec;
@@ -149,6 +149,7 @@ async function underLock(state: State, steps: SwitchoverSteps, run: string, earl
       if (!met) throw new PgweaveError('not-drained', `the target did not apply the marker within ${formatDuration(timeoutMs)}`, { hint: `Does the follower run, and what is its lag? pgweave status --job ${job}. A longer --timeout waits longer.` });
       return { commitLsn: met.commitLsn, detail: 'the target has applied the marker' };
     });
+    if (early && isWayBack(job)) await beginAfterDrain(source, target, early.job);
     await failpoint('switchover.drained');
     const { count } = await steps.step('sequences', () => moveSequences(state, held));
     await failpoint('switchover.sequences');

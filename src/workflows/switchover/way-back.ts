@@ -50,6 +50,15 @@ export async function openWayBack(source: ConnectionSpec, target: ConnectionSpec
   return { job, slot, lsn: consistentPoint, insertsOnly };
 }
 
+/**
+ * On a return, the stream of the forward job begins where the way back has been drained, not where its slot was made while the way back still wrote to the old source: these changes came from the
+ * other side, and a follower that takes what was replicated (--origin any) would bring them there again. `source` and `target` are those of the way back, `job` the one that begins anew.
+ */
+export async function beginAfterDrain(source: Session, target: Session, job: string): Promise<void> {
+  const { lsn } = await target.one<{ lsn: string }>('select pg_catalog.pg_current_wal_insert_lsn()::text as lsn');
+  await source.query('update pgweave.table_state set copied_lsn = $2 where job = $1', [job, lsn]);
+}
+
 async function dropSlotOfEarlierAttempt(target: Session, slot: string): Promise<void> {
   const [found] = await target.query<{ pid: number | null; ours: boolean }>('select active_pid as pid, database = pg_catalog.current_database() as ours from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
   if (!found) return;
