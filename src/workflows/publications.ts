@@ -37,6 +37,8 @@ export interface PublicationOptions {
    * be named while changes from before it are decoded (`publication-missing`), and what is decoded without it lacks its tables. Default false.
    */
   readonly both?: boolean;
+  /** Only asks whether the source would take them: everything is rolled back. Default false. */
+  readonly takeBack?: boolean;
 }
 
 function mark(job: string): string {
@@ -67,14 +69,31 @@ export async function ensurePublications(session: Session, options: PublicationO
       await reconcile(session, options, names.all, full, 'insert, update, delete, truncate');
       if (inserts.length > 0 || options.both) await reconcile(session, options, names.inserts, inserts, 'insert, truncate');
       else if ((await session.query<{ comment: string | null }>(publicationFacts(names.inserts)))[0]?.comment === mark(options.job)) await session.query(`drop publication ${quoteIdent(names.inserts)}`);
+      if (options.takeBack) throw takenBack;
     });
   } catch (error) {
-    if (sqlstateOf(error) !== sqlstate.insufficientPrivilege) throw error;
-    throw new PgweaveError('may-not-publish', `role "${session.spec.user}" may not publish every table: ${(error as Error).message}`, {
-      hint: `It must own the tables and have CREATE on the database: GRANT CREATE ON DATABASE ${quoteIdent(session.spec.database)} TO ${quoteIdent(session.spec.user)}; or let the owner make the publications.`, cause: error,
-    });
+    if (error !== takenBack) throw refusal(session, options, error);
   }
   return { names: inserts.length > 0 || options.both ? [names.all, names.inserts] : [names.all], insertsOnly: inserts.map(refOf), unlogged: rows.filter((row) => row.unlogged).map(refOf) };
+}
+
+/** Ends the transaction of publications that were only tried. */
+const takenBack = new Error('taken back');
+
+/** What the source refused publications with, in terms of what to do. */
+function refusal(session: Session, options: PublicationOptions, error: unknown): unknown {
+  const filtered = options.tables.filter((t) => t.where !== undefined);
+  if (sqlstateOf(error) === sqlstate.featureNotSupported && filtered.length > 0) {
+    // Functions, operators and types of users, and built-in ones that are not immutable. Source: check_simple_rowfilter_expr_walker, publicationcmds.c.
+    const { message, detail } = error as { message: string; detail?: string };
+    return new PgweaveError('cannot-publish', `the source takes no such row filter into a publication: ${message}${detail === undefined ? '' : ` (${detail.replace(/\.$/, '')})`}\n${filtered.map((t) => `${displayName(t.schema, t.name)}: ${t.where}`).join('\n')}`, {
+      hint: 'Write it with immutable functions, operators and types of PostgreSQL itself, or follow with pgweave itself, which filters by those of yours too: pgweave clone --follow', exitCode: 3, cause: error,
+    });
+  }
+  if (sqlstateOf(error) !== sqlstate.insufficientPrivilege) return error;
+  return new PgweaveError('may-not-publish', `role "${session.spec.user}" may not publish every table: ${(error as Error).message}`, {
+    hint: `It must own the tables and have CREATE on the database: GRANT CREATE ON DATABASE ${quoteIdent(session.spec.database)} TO ${quoteIdent(session.spec.user)}; or let the owner make the publications.`, cause: error,
+  });
 }
 
 /** Removes a job's publications. Those of the same name that are not ours stay. */
@@ -96,7 +115,7 @@ async function reconcile(session: Session, options: PublicationOptions, name: st
   }
   if (facts.comment !== mark(options.job) && options.adopt) await session.query(`comment on publication ${quoteIdent(name)} is ${quoteLiteral(mark(options.job))}`);
   else if (facts.comment !== mark(options.job)) {
-    throw new PgweaveError('publication-not-ours', `publication ${name} is there already and was not made by this job`, { hint: `Choose another --job, or remove it if nobody uses it: DROP PUBLICATION ${quoteIdent(name)};` });
+    throw new PgweaveError('publication-not-ours', `publication ${name} is there already and was not made by this job`, { hint: `Choose another --job, or remove it if nobody uses it: DROP PUBLICATION ${quoteIdent(name)};`, exitCode: 2 });
   }
   if (facts.via_root !== viaRoot) await session.query(`alter publication ${quoteIdent(name)} set (publish_via_partition_root = ${viaRoot})`);
   const read = async () => new Map((await session.query<PublicationTableRow>(publicationTables(name, session.serverVersion))).map((row) => [tableKey(row), row]));

@@ -1,7 +1,7 @@
 import { existingTables, type SyncState, type TargetTableRow } from '../catalog/subscriptions.ts';
 import { resolveSelection, selectableTables } from '../catalog/selection.ts';
 import { sleep } from '../core/abort.ts';
-import { PgweaveError } from '../core/errors.ts';
+import { errorMessage, PgweaveError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { checkJobName, jobObjectName } from '../core/job-folder.ts';
@@ -108,6 +108,12 @@ export async function publishSelection(source: Session, options: PublishSelectio
   return ensurePublications(source, { job: options.job, tables, viaRoot: true });
 }
 
+/** Throws what {@link publishSelection} would throw; leaves nothing on the source. */
+export async function checkPublishable(source: Session, options: PublishSelectionOptions): Promise<void> {
+  const { tables } = await plannedTables(source, options);
+  await ensurePublications(source, { job: options.job, tables, viaRoot: true, takeBack: true });
+}
+
 async function plannedTables(source: Session, options: Pick<SyncOptions, 'rules' | 'scope' | 'insertOnly'>): Promise<PublishedTables> {
   const { selection } = await resolveSelection(source, options.rules ?? noRules, options.scope);
   return publishedTables(source, { selection, catalog: await selectableTables(source), ...(options.insertOnly ? { insertOnly: options.insertOnly } : {}) });
@@ -202,7 +208,12 @@ class SyncRun {
     if (slot) checkSlot(slot, this.#name, this.#source.spec.database);
     else await this.#createSlot();
     await failpoint('sync.before-subscription');
-    await this.#create(publications.names, settings, copies);
+    try {
+      await this.#create(publications.names, settings, copies);
+    } catch (error) {
+      if (!slot) await this.#dropUnusedSlot();
+      throw error;
+    }
     return copy === 'defer' ? 'deferred' : copies ? 'copying' : 'from-now';
   }
 
@@ -229,6 +240,15 @@ class SyncRun {
       if (state === sqlstate.objectNotInPrerequisiteState) throw new PgweaveError('not-logical', `the source cannot make a logical slot: ${(error as Error).message}`, { hint: 'Set wal_level = logical and restart the source; pgweave validate --sync says how for your provider.', cause: error });
       if (state === sqlstate.insufficientPrivilege) throw new PgweaveError('no-replication-right', `role "${this.#source.spec.user}" may not make a replication slot on the source`, { hint: `ALTER ROLE ${quoteIdent(this.#source.spec.user)} REPLICATION; pgweave validate --sync says how for your provider.`, cause: error });
       throw error;
+    }
+  }
+
+  /** The slot of a subscription that could not be made: nobody would read it, and it would keep WAL on the source until the disk is full. */
+  async #dropUnusedSlot(): Promise<void> {
+    try {
+      if (!(await readSubscription(this.#target, this.#name))) await this.#source.query('select pg_catalog.pg_drop_replication_slot($1)', [this.#name]);
+    } catch (error) {
+      this.#warn('slot-left', `slot ${this.#name} stays on the source and keeps WAL there: ${errorMessage(error)}`, `The same command uses it; pgweave cleanup --job ${this.#job} removes it.`);
     }
   }
 

@@ -2,6 +2,7 @@ import { columnDependentsOf } from '../../catalog/column-dependents.ts';
 import { installedVersion } from '../../catalog/pgweave-schema.ts';
 import { relationNames, type RelationNameRow } from '../../catalog/target-contents.ts';
 import { dropPublications } from '../publications.ts';
+import { checkPublishable } from '../sync.ts';
 import { ensureChangesSchema, forgetJob } from '../../changes/target-schema.ts';
 import { CopyLedger, forgetCopy } from '../../copy/copy-ledger.ts';
 import { keepSelection } from '../../copy/kept-selection.ts';
@@ -50,6 +51,7 @@ export async function beginJob(options: Options, source: End, target: End): Prom
   }
   const resumed = known !== undefined && resume;
   if (!resumed) {
+    if (mode === 'sync') await checkPublishable(source.session, options);
     await columnDependentsOf(source.session, chosen.excluded);
     if (!options.dropExisting) refuseExisting(await inTheWay(source, target, chosen));
     await refuseClashes(source.session, target.session, chosen.renames, (table) => chosen.selection.choose(table) !== 'skip');

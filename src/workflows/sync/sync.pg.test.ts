@@ -216,6 +216,9 @@ describe('what would harm the source or cannot be is refused, and nothing is cha
     await expect(sync({ ...options, rules: filter('f:v > 10') })).rejects.toMatchObject({ code: 'cannot-publish', message: expect.stringContaining('reads v'), hint: expect.stringContaining('REPLICA IDENTITY FULL') });
     await expect(sync({ ...options, rules: filter(`full_one:at > now() - interval '1 day'`) })).rejects.toMatchObject({ code: 'usage', hint: expect.stringContaining('--time-filter') });
     await expect(sync({ ...options, rules: { ...noRules, maps: [parseMap('f=g')] } })).rejects.toMatchObject({ message: expect.stringContaining('native subscription cannot') });
+    // What only PostgreSQL knows of publications: none of users' functions, and no built-in one that depends on a setting.
+    await source.run('create function twice(int) returns int language sql immutable as \'select $1 * 2\'');
+    for (const text of ['full_one:public.twice(id) > 2', `full_one:at::date > '2026-01-01'`]) await expect(sync({ ...options, rules: filter(text) })).rejects.toMatchObject({ code: 'cannot-publish', exitCode: 3, message: expect.stringContaining('public.full_one: ('), hint: expect.stringContaining('--follow') });
     await expect(sync({ ...options, rules: { ...noRules, excludeColumns: parseColumns('full_one.v') } })).rejects.toMatchObject({ message: expect.stringContaining('replica identity') });
     expect(await source.query('select 1 from pg_publication union all select 1 from pg_replication_slots where database = current_database()')).toEqual([]);
     // The source's own writes were never in danger.
@@ -258,7 +261,7 @@ describe('what would harm the source or cannot be is refused, and nothing is cha
     const job = newJob();
     const options: SyncOptions = { source: source.spec, target: target.spec, job };
     await source.run(`create publication pgweave_${job}`);
-    await expect(sync(options)).rejects.toMatchObject({ code: 'publication-not-ours' });
+    await expect(sync(options)).rejects.toMatchObject({ code: 'publication-not-ours', exitCode: 2 });
     await source.run(`drop publication pgweave_${job}; select pg_create_physical_replication_slot('pgweave_${job}')`);
     await expect(sync(options)).rejects.toMatchObject({ code: 'slot-not-ours' });
     await source.run(`select pg_drop_replication_slot('pgweave_${job}')`);
@@ -271,6 +274,8 @@ describe('what would harm the source or cannot be is refused, and nothing is cha
     // Another database of the source's server answers, and has no such publication.
     await expect(sync({ ...options, sourceForTarget: { ...source.spec, database: 'postgres' } })).rejects.toMatchObject({ code: 'target-reached-another-server' });
     expect(await target.query(`select 1 from pg_subscription where subname = 'pgweave_${job}'`)).toEqual([]);
+    // A slot that nobody reads would fill the source's disk.
+    expect(await source.query(`select 1 from pg_replication_slots where slot_name = 'pgweave_${job}'`)).toEqual([]);
     expect((await sync({ ...options, wait: true })).outcome).toBe('copying');
     await equal(source, target, 't');
   });
