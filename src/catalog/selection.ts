@@ -96,7 +96,7 @@ export async function rulesByDatabase(source: ConnectionSpec, rules: SelectionRu
     for (const unmatched of matchTables(fixTimeWindows(rules, new Date()), scope, tables).unmatched) {
       const known = missing.get(`${unmatched.rule} ${unmatched.name}`) ?? { unmatched, times: 0, near: new Set<string>() };
       known.times += 1;
-      for (const name of unmatched.near) known.near.add(`${database}.${name}`);
+      for (const name of unmatched.near) known.near.add(unmatched.database === undefined ? `${database}.${name}` : name);
       missing.set(`${unmatched.rule} ${unmatched.name}`, known);
     }
     out.set(database, rulesForDatabase(rules, scope, tables));

@@ -128,10 +128,20 @@ function describeIssue(document: ConfigDocument, schema: z.ZodType, issue: z.cor
     // Of the alternatives that fit the value's shape, the first one's complaints say more than "invalid input".
     if (inner.length > 0) return inner.slice(0, 1).flatMap((x) => describeIssue(document, schema, { ...x, path: [...issue.path, ...x.path] } as z.core.$ZodIssue));
   }
-  return [{ text: `${place(issue.path)}${pathText(issue.path)}${issue.path.length > 0 ? ': ' : ''}${issue.message.replace(/^Invalid input: /, '')}`, hint: [] }];
+  return [{ text: `${place(issue.path)}${pathText(issue.path)}${issue.path.length > 0 ? ': ' : ''}${issueText(issue)}`, hint: [] }];
 }
 
-function pathText(path: ConfigPath): string {
+/** zod's own words, without its names for things. */
+function issueText(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_union') {
+    const expected = issue.errors.flat().flatMap((x) => (x.code === 'invalid_type' ? [x.expected] : []));
+    if (expected.length > 0) return `expected ${[...new Set(expected)].join(' or ').replace(/\brecord\b/, 'object')}`;
+  }
+  return issue.message.replace(/^Invalid input: /, '').replace(/^expected record/, 'expected object');
+}
+
+/** `databases.shop.time_filters[1].last`: elements of lists count from 1, as people do. */
+export function pathText(path: ConfigPath): string {
   return path.map((part, i) => (typeof part === 'number' ? `[${part + 1}]` : `${i > 0 ? '.' : ''}${String(part)}`)).join('');
 }
 

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { checkConfig, readConfig, type ConfigDocument } from '../config.ts';
+import { checkConfig, pathText, readConfig, type ConfigDocument, type ConfigPath } from '../config.ts';
 import { PgweaveError, usageError } from '../errors.ts';
 import { exactly, parseTablePattern, type TablePattern } from './names.ts';
 import { inDatabase, mergeRules, noRules, parseColumns, parseDatabases, parseMap, parseTarget, type SelectionRules, type TableMap } from './rules.ts';
@@ -37,11 +37,12 @@ export function readJobConfig(path: string): JobConfig {
 export function jobConfigOf(document: ConfigDocument): JobConfig {
   const file = checkConfig(document, schema);
   try {
+    const lineOf = (path: ConfigPath) => document.lineOf(path);
     let rules = mergeRules(
       { ...noRules, allDatabases: file.all_databases, includeDatabases: file.include_databases.flatMap(parseDatabases), excludeDatabases: file.exclude_databases.flatMap(parseDatabases) },
-      sectionRules(file, undefined),
+      sectionRules(file, undefined, lineOf),
     );
-    for (const [database, section] of Object.entries(file.databases)) rules = mergeRules(rules, sectionRules(section, database));
+    for (const [database, section] of Object.entries(file.databases)) rules = mergeRules(rules, sectionRules(section, database, lineOf));
     const { source, target } = file;
     return { rules, ...(source === undefined ? {} : { source }), ...(target === undefined ? {} : { target }) };
   } catch (error) {
@@ -51,7 +52,8 @@ export function jobConfigOf(document: ConfigDocument): JobConfig {
 }
 
 /** `database` undefined: the file's top level, where names are read as those of flags are. */
-function sectionRules(section: Section, database: string | undefined): SelectionRules {
+function sectionRules(section: Section, database: string | undefined, lineOf: ConfigDocument['lineOf']): SelectionRules {
+  const within = database === undefined ? [] : ['databases', database];
   const place = (pattern: TablePattern) => (database === undefined ? pattern : inDatabase(pattern, database));
   const pattern = (entry: string | { table: string; schema?: string | undefined }): TablePattern => {
     if (typeof entry === 'string') return place(parseTablePattern(entry));
@@ -67,8 +69,19 @@ function sectionRules(section: Section, database: string | undefined): Selection
     excludeTables: section.exclude_tables.map(pattern),
     schemaOnlyTables: section.schema_only.map(pattern),
     tableFilters: section.table_filters.map((f) => ({ table: pattern(f), where: f.where })),
-    timeFilters: section.time_filters.map((f) => ({ table: pattern(f), column: f.column, last: parseTimeSpan(f.last) })),
+    timeFilters: section.time_filters.map((f, i) => ({ table: pattern(f), column: f.column, last: located([...within, 'time_filters', i, 'last'], lineOf, () => parseTimeSpan(f.last)) })),
     excludeColumns: section.exclude_columns.flatMap(parseColumns).map((rule) => ({ ...rule, table: place(rule.table) })),
     maps: Object.entries(section.map).map(([from, to]): TableMap => (database === undefined ? parseMap(`${from}=${to}`) : { from: place(parseTablePattern(from)), to: parseTarget(to) })),
   };
+}
+
+/** A usage error of `read` with the place in the file before it. */
+function located<T>(path: ConfigPath, lineOf: ConfigDocument['lineOf'], read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof PgweaveError)) throw error;
+    const line = lineOf(path);
+    throw usageError(`${line === undefined ? '' : `line ${line}: `}${pathText(path)}: ${error.message}`, error.hint);
+  }
 }

@@ -104,6 +104,11 @@ export function partText(part: NamePart): string {
   return part.quoted ? `"${part.text.replaceAll('"', '""')}"` : part.text;
 }
 
+/** A table of the catalog as it would be written in a rule, in quotes where it must. */
+export function writtenName(schema: string, name: string): string {
+  return [schema, name].map((text) => partText({ text, quoted: /[.,:=*"\s]/.test(text) })).join('.');
+}
+
 /** A name of the catalog as a part that matches it and nothing else. */
 export function exactly(text: string): NamePart {
   return { text, quoted: true };

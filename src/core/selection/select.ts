@@ -1,7 +1,7 @@
 import { usageError } from '../errors.ts';
 import { nearestNames } from '../nearest.ts';
 import { tableKey, type TableRef } from '../tables.ts';
-import { partMatches, patternText, type NamePart, type TablePattern } from './names.ts';
+import { partMatches, patternText, writtenName, type NamePart, type TablePattern } from './names.ts';
 import { describeRules, hasRules, type SelectionRules } from './rules.ts';
 
 /** A table as the catalog has it. What is left out is not checked. */
@@ -41,6 +41,8 @@ export interface Unmatched {
   readonly rule: string;
   readonly name: string;
   readonly near: readonly string[];
+  /** The database that it names, where that is none of the job's; `near` are databases then. */
+  readonly database?: string;
 }
 
 /**
@@ -54,8 +56,8 @@ export function selectTables(rules: SelectionRules, scope: string | SelectionSco
 }
 
 export function unmatchedError(unmatched: readonly Unmatched[]): Error {
-  const text = unmatched.map((u) => `${u.rule} names ${u.name}, and there is no such table`);
-  const hints = unmatched.flatMap((u) => (u.near.length > 0 ? [`Nearest to ${u.name}: ${u.near.join(', ')}.`] : []));
+  const text = unmatched.map((u) => `${u.rule} names ${u.name}, and ${u.database === undefined ? 'there is no such table' : `database "${u.database}" is not part of the job`}`);
+  const hints = unmatched.flatMap((u) => (u.near.length > 0 ? [`Nearest to ${u.database === undefined ? u.name : `"${u.database}"`}: ${u.near.join(', ')}.`] : []));
   return usageError(text.join('\n'), hints.length > 0 ? hints.join('\n') : 'Names are case-sensitive; a name without a schema means "public".');
 }
 
@@ -206,7 +208,7 @@ class Finder {
     for (const pattern of patterns) {
       const found = this.#match(rule, pattern);
       for (const key of found) out.add(key);
-      if (found.length === 0 && (this.concernsHere(pattern) || !this.#namesKnownDatabase(pattern))) this.unmatched.push({ rule, name: patternText(pattern), near: this.#near(pattern) });
+      if (found.length === 0 && (this.concernsHere(pattern) || !this.#namesKnownDatabase(pattern))) this.unmatched.push({ rule, name: patternText(pattern), ...this.#meant(pattern) });
     }
     return out;
   }
@@ -253,12 +255,23 @@ class Finder {
     return [...this.#tables].flatMap(([key, t]) => (partMatches(schema, t.schema) && partMatches(name, t.name) ? [key] : []));
   }
 
+  /** What may have been meant by a name that matches nothing. */
+  #meant({ database, ...table }: TablePattern): Pick<Unmatched, 'near' | 'database'> {
+    const { databases } = this.#scope;
+    if (!database || databases.some((d) => partMatches(database, d))) return { near: this.#near(table) };
+    const near = nearestNames(database.text, databases);
+    return { database: database.text, near: near.length > 0 ? near : databases.slice(0, 3) };
+  }
+
   #near(pattern: TablePattern): string[] {
-    const schema = (pattern.schema ?? pattern.qualifier)?.text ?? 'public';
     const all = [...this.#tables.values()];
-    const sameName = all.filter((t) => t.name === pattern.name.text && t.schema !== schema).map((t) => `${t.schema}.${t.name}`);
-    const byFull = nearestNames(`${schema}.${pattern.name.text}`, all.map((t) => `${t.schema}.${t.name}`));
-    const byName = nearestNames(pattern.name.text, all.filter((t) => t.schema === schema).map((t) => t.name)).map((name) => `${schema}.${name}`);
+    // `shop.ordres`, where shop is the database.
+    const ofDatabase = pattern.qualifier && partMatches(pattern.qualifier, this.#scope.database) && !all.some((t) => t.schema === pattern.qualifier?.text);
+    const schema = (ofDatabase ? undefined : (pattern.schema ?? pattern.qualifier)?.text) ?? 'public';
+    const written = (t: TableRef) => writtenName(t.schema, t.name);
+    const sameName = all.filter((t) => t.name === pattern.name.text && t.schema !== schema).map(written);
+    const byFull = nearestNames(writtenName(schema, pattern.name.text), all.map(written));
+    const byName = nearestNames(pattern.name.text, all.filter((t) => t.schema === schema).map((t) => t.name)).map((name) => writtenName(schema, name));
     return [...new Set([...sameName, ...byName, ...byFull])].slice(0, 3);
   }
 }

@@ -57,6 +57,9 @@ describe('names of tables', () => {
     };
     expect(fault(rules({ excludeTables: parseTables('ordres') }))).toMatchObject({ message: expect.stringContaining('--exclude-tables names ordres'), hint: expect.stringContaining('public.orders'), exitCode: 2 });
     expect(fault(rules({ schemaOnlyTables: parseTables('log') })).hint).toContain('audit.log');
+    expect(fault(rules({ schemaOnlyTables: parseTables('shop.evnets') })).hint).toContain('public.events');
+    expect(fault(rules({ schemaOnlyTables: parseTables('"Odd.Schema"."Tä""ble, on"') })).hint).toContain('"Odd.Schema"."Tä""ble, one"');
+    expect(fault(rules({ schemaOnlyTables: parseTables('shpo.public.orders') }))).toMatchObject({ message: expect.stringContaining('database "shpo" is not part of the job'), hint: 'Nearest to "shpo": shop.' });
     expect(fault(rules({ includeTables: parseTables('Orders') })).hint).toContain('public.orders');
     expect(fault(rules({ includeTables: parseTables('othr.orders') })).message).toContain('no such table');
     expect(fault(rules({ includeTables: parseTables('shop.orders') }), [...shop, table('shop', 'orders')]).message).toContain('can mean the schema');
@@ -201,6 +204,8 @@ databases:
     ['json', '{\n "inculde_tables": []\n}', 'line 2: unknown key "inculde_tables"', 'include_tables'],
     ['yaml', 'databases:\n  shop:\n    time_filters:\n      - table: a\n        column: b\n', 'line 4: databases.shop.time_filters[1].last', undefined],
     ['yaml', 'all_databases: perhaps\n', 'line 1: all_databases: expected boolean', undefined],
+    ['yaml', 'databases:\n  shop: 3\n', 'line 2: databases.shop: expected object or null', undefined], ['toml', 'map = ["a"]\n', 'line 1: map: expected object, received array', undefined],
+    ['yaml', 'databases:\n  shop:\n    time_filters:\n      - table: a\n        column: b\n        last: 6 fortnights\n', 'line 6: databases.shop.time_filters[1].last: not a time span: "6 fortnights"', undefined],
     ['yaml', '- a\n', 'expected object', undefined],
     ['toml', 'a = \n', 'line 1: not valid TOML', undefined], ['yaml', 'a: [\n', 'line 2: not valid YAML', undefined], ['json', '{\n"a": 1,}', 'line 2: not valid JSON', undefined],
     ['toml', '[databases.shop]\nschema_only = ["crm.public.a"]\n', 'stands under the database "shop"', undefined],
