@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { sleep } from '../core/abort.ts';
 import { errorMessage, exitCodes, PgweaveError } from '../core/errors.ts';
 import type { JobFolder } from '../core/job-folder.ts';
@@ -26,7 +26,7 @@ interface StatusFlags extends CommonOptions, SelectionOptions {
 export function statusCommand(): Command {
   const command = jobCommand('status', 'phase, lag, tables, throughput (from the running job, else from what it left behind)', 'pgweave status\npgweave status --watch\npgweave status --json | jq .verdict')
     .option('--watch', 'again and again until Ctrl-C')
-    .option('--interval <duration>', 'pause between two looks with --watch', parseDuration, 2000);
+    .addOption(new Option('--interval <duration>', 'pause between two looks with --watch').argParser(parseDuration).default(2000, '2s'));
   return addSelectionOptions(command).action((flags: StatusFlags) => runAction(flags, (context) => run(flags, context)));
 }
 

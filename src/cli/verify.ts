@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { exitCodes, usageError } from '../core/errors.ts';
 import { fingerprint, type JobFolder } from '../core/job-folder.ts';
 import { databaseJob } from '../core/selection/database-jobs.ts';
@@ -34,7 +34,7 @@ export function verifyCommand(): Command {
     .option('--repair', 'make the rows that differ on the target as they are on the source')
     .option('--no-values', 'name rows and columns that differ, show no values but keys')
     .option('--no-resume', 'compare all tables anew, also those that an interrupted run had found equal')
-    .option('--lag-timeout <duration>', 'how long a native subscription may take to catch up', parseDuration, 60_000);
+    .addOption(new Option('--lag-timeout <duration>', 'how long a native subscription may take to catch up').argParser(parseDuration).default(60_000, '1m'));
   return addSelectionOptions(command).action((flags: VerifyFlags) => runAction(flags, (context) => runVerify(flags, context)));
 }
 
