@@ -1,15 +1,13 @@
 import { Option, type Command } from 'commander';
-import { resolveDatabases } from '../catalog/selection.ts';
 import { exitCodes, usageError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import type { JobFolder } from '../core/job-folder.ts';
 import { databaseJob } from '../core/selection/database-jobs.ts';
-import { describeRules, keepRules, selectsDatabases, type SelectionRules } from '../core/selection/index.ts';
+import { describeRules, keepRules, type SelectionRules } from '../core/selection/index.ts';
 import { formatBytes, formatCount, formatDuration, parseSize } from '../core/units.ts';
 import { displayName } from '../pg/identifiers.ts';
 import { publicUri, withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
 import { formatLsn } from '../pg/lsn.ts';
-import { Session } from '../pg/session.ts';
 import { defaultSplitBytes } from '../workflows/clone/options.ts';
 import type { CloneHooks, CloneOptions, ClonePlan, CloneResult } from '../workflows/clone.ts';
 import type { FollowResult } from '../workflows/follow.ts';
@@ -17,9 +15,9 @@ import { handOver } from './clone-sync.ts';
 import { addFollowOptions, followConfig, followThrough, reportFollow, spoolOf, type FollowFlags } from './follow.ts';
 import { CopySpool } from './copy-spool.ts';
 import { chooseInteractively } from './interactive.ts';
-import { settleRules, type SettledRules } from './settle-rules.ts';
+import { settleRules, windowLines, type SettledRules } from './settle-rules.ts';
 import { syncLines } from './sync.ts';
-import { addSubscriptionOptions, subscriptionOptions, type SubscriptionFlags } from './subscription-options.ts';
+import { addSubscriptionOptions, insertOnlyTables, subscriptionOptions, type SubscriptionFlags } from './subscription-options.ts';
 import type { SyncResult } from '../workflows/sync.ts';
 import { claimFolder, jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 import { addRunOptions, runJob, type RunFlags, type RunningJob } from './run-job.ts';
@@ -94,17 +92,22 @@ async function runClone(flags: CloneFlags, context: JobContext): Promise<number>
   let given = selectionRules(flags, context.config());
   if (flags.dryRun) {
     const { planClone } = await import('../workflows/clone.ts');
+    const { rules, several } = await settleRules(context, source, target, given, { startOver: !flags.resume, peek: true, insertOnly: insertOnlyTables(flags) });
     const plans: ClonePlan[] = [];
-    for (const piece of await piecesOf(context, source, target, given)) plans.push(await planClone(optionsFor(flags, piece, given, context)));
+    for (const piece of piecesOf(context, source, target, several?.names)) plans.push(await planClone({ ...optionsFor(flags, piece, rules, context), ...(several ? { madeThrough: target.database } : {}) }));
     if (context.json) printJson(plans.length === 1 ? plans[0] : { format: 1, databases: plans });
-    else plans.forEach((plan, i) => print(...(i > 0 ? [''] : []), ...planText(plan)));
+    else print(...windowLines(rules), ...plans.flatMap((plan, i) => [...(i > 0 ? [''] : []), ...planText(plan)]));
     return exitCodes.done;
   }
   given = (await chooseInteractively(context, { source, target, rules: given, verb: flags.follow || flags.sync ? 'copy and follow' : 'copy', jobs: flags.jobs })) ?? given;
-  const { rules, several } = await settleRules(context, source, target, given, !flags.resume);
+  const { rules, several } = await settleRules(context, source, target, given, { startOver: !flags.resume, insertOnly: insertOnlyTables(flags) });
   const config = cloneConfig(flags, source, target, rules);
-  if (several) return await runJob(context, 'clone', flags, config, (job) => cloneDatabases(flags, context, job, source, target, rules, several));
+  if (several) return await runJob(context, 'clone', flags, config, (job) => {
+    tellWindows(job.emit, rules);
+    return cloneDatabases(flags, context, job, source, target, rules, several);
+  });
   const done = await runJob(context, 'clone', flags, config, async (job): Promise<Done | { readonly follow: FollowResult }> => {
+    tellWindows(job.emit, rules);
     const piece = { job: context.job, source, target, databases: [source.database] };
     // After a switchover that kept the way back open the same command goes on there: nothing is copied.
     const { currentDirection } = await import('../workflows/switchover/turn-around.ts');
@@ -123,6 +126,11 @@ async function runClone(flags: CloneFlags, context: JobContext): Promise<number>
   if (context.json) printJson(doneJson(done));
   else if (!done.follow) print(...doneText(done, source));
   return done.follow ? reportFollow(done.follow, flags, context, !context.json) : exitCodes.done;
+}
+
+/** Says once what each time window was turned into. */
+function tellWindows(emit: Emit, rules: SelectionRules): void {
+  for (const message of windowLines(rules)) emit({ type: 'log', level: 'info', message });
 }
 
 /** What became of one database. */
@@ -191,16 +199,10 @@ function doneText(done: Done, source: ConnectionSpec): string[] {
   return [...resultText(done.clone, done.sync !== undefined), ...(done.sync === undefined ? [] : syncLines(done.sync, source))];
 }
 
-/** The URI's database alone, or each that the rules choose. Slots belong to a server, so that each database needs a job of its own. */
-async function piecesOf(context: JobContext, source: ConnectionSpec, target: ConnectionSpec, rules: SelectionRules): Promise<Piece[]> {
-  if (!selectsDatabases(rules)) return [{ job: context.job, source, target, databases: [source.database] }];
-  const databases = await databasesOf(source, rules, context);
+/** The URI's database alone, or each of several. Slots belong to a server, so that each database needs a job of its own. */
+function piecesOf(context: JobContext, source: ConnectionSpec, target: ConnectionSpec, databases: readonly string[] | undefined): Piece[] {
+  if (!databases) return [{ job: context.job, source, target, databases: [source.database] }];
   return databases.map((name) => ({ job: databaseJob(context.job, name), source: withDatabase(source, name), target: withDatabase(target, name), databases }));
-}
-
-async function databasesOf(source: ConnectionSpec, rules: SelectionRules, context: JobContext): Promise<string[]> {
-  await using session = await Session.open(source, { role: 'clone', job: context.job, side: 'the source', signal: context.signal });
-  return await resolveDatabases(session, rules);
 }
 
 function optionsFor(flags: CloneFlags, piece: Piece, rules: SelectionRules, context: JobContext): CloneOptions {
@@ -226,7 +228,7 @@ function resultText(result: CloneResult, handedOver: boolean): string[] {
   if (result.alreadyDone) lines.push(`${result.source.database} is on the target already: ${formatCount(result.tables)} tables. Nothing was done.`);
   else {
     lines.push(`${result.source.database}: ${formatCount(result.tables)} tables, ${formatCount(result.rows)} rows (${formatBytes(result.bytes)}), ${formatCount(result.indexes)} indexes, ${formatCount(result.sequences)} sequences${result.largeObjects > 0 ? `, ${formatCount(result.largeObjects)} large objects` : ''} copied in ${formatDuration(result.elapsedMs)}.${result.resumed ? ' An earlier run had done the rest.' : ''}`);
-    if (result.leftOut.length > 0) lines.push(`${formatCount(result.leftOut.length)} objects were left out by the selection.`);
+    if (result.leftOut.length > 0) lines.push(`${result.leftOut.length === 1 ? '1 object was' : `${formatCount(result.leftOut.length)} objects were`} left out by the selection.`);
   }
   if (result.warnings.length > 0) lines.push(`${formatCount(result.warnings.length)} ${result.warnings.length === 1 ? 'warning' : 'warnings'}; see above.`);
   if (handedOver) return lines;
@@ -240,9 +242,10 @@ function planText(plan: ClonePlan): string[] {
   const lines = [`source  ${place(plan.source)}`, `target  ${place(plan.target)}`, ''];
   const left = plan.tables.filter((t) => !t.done);
   lines.push(`${formatCount(left.length)} tables to copy, ${formatBytes(plan.bytes)}; ${formatCount(plan.indexes)} indexes; ${formatCount(plan.sequences)} sequences; ${formatCount(plan.largeObjects)} large objects; ${formatCount(plan.schemaObjects)} statements of schema.`);
+  if (plan.makesDatabase) lines.push(`Database "${plan.target.database}" is not on the target yet and will be made.`);
   if (plan.resumes) lines.push(`The job has begun: ${formatCount(plan.tables.length - left.length)} tables are in already.`);
   if (plan.existing.length > 0) lines.push(`In the way on the target: ${plan.existing.slice(0, 8).join(', ')}${plan.existing.length > 8 ? `, and ${formatCount(plan.existing.length - 8)} more` : ''}. clone refuses them, --drop-existing drops them.`);
-  if (plan.leftOut.length > 0) lines.push(`${formatCount(plan.leftOut.length)} objects are left out by the selection.`);
+  if (plan.leftOut.length > 0) lines.push(`${plan.leftOut.length === 1 ? '1 object is' : `${formatCount(plan.leftOut.length)} objects are`} left out by the selection.`);
   const shown = [...left].sort((a, b) => b.bytes - a.bytes).slice(0, 15);
   if (shown.length > 0) {
     lines.push('');

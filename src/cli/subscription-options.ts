@@ -36,9 +36,14 @@ export function addSubscriptionOptions(command: Command, options: { readonly clo
   return command;
 }
 
+/** The tables of --insert-only. */
+export function insertOnlyTables(flags: Pick<SubscriptionFlags, 'insertOnly'>): TablePattern[] {
+  return (flags.insertOnly ?? []).flatMap(splitList).map(parseTablePattern);
+}
+
 /** What {@link SyncOptions} takes of them. Throws usage errors. */
 export function subscriptionOptions(flags: SubscriptionFlags): Pick<SyncOptions, 'sourceForTarget' | 'passfile' | 'insertOnly' | 'streaming' | 'binary' | 'twoPhase' | 'origin' | 'ignoreMissing'> {
-  const patterns = (flags.insertOnly ?? []).flatMap(splitList).map(parseTablePattern);
+  const patterns = insertOnlyTables(flags);
   if (flags.subscriptionPassfile !== undefined && !flags.subscriptionPassfile.startsWith('/')) throw usageError(`not an absolute path: ${flags.subscriptionPassfile}`, 'The file lies on the target\'s machine and is read by its server: /var/lib/postgresql/.pgpass');
   return {
     ...(flags.sourceForTarget === undefined ? {} : { sourceForTarget: parseConninfo(flags.sourceForTarget) }), ...(flags.subscriptionPassfile === undefined ? {} : { passfile: flags.subscriptionPassfile }),

@@ -85,6 +85,30 @@ describe('pgweave clone --sync', { timeout: 300_000 }, () => {
   });
 });
 
+describe('a command that is refused', { timeout: 300_000 }, () => {
+  it('makes nothing, and binds nobody to what it was given', async () => {
+    using folder = stateFolder();
+    await using source = await createDatabase(await sharedServer(16), 'rf_src');
+    await using target = await createDatabase(await sharedServer(16), 'rf_dst');
+    await source.run(`create table a (id int primary key, at timestamptz default now()); alter table a replica identity full; insert into a values (1, now()), (2, now() - interval '1 year'); create table bare (v int);
+      create function own(int) returns int language sql immutable as 'select $1'`);
+    const args = ['clone', '--sync', '--source', source.uri, '--target', target.uri, '--job', newJob(), '--dir', folder.path, '--yes'];
+    for (const [more, code, said] of [
+      [[], 3, 'public.bare has no replica identity'], [['--exclude-tables', 'bare', '--table-filter', 'a:public.own(id) > 0'], 3, 'no such row filter'], [['--insert-only', 'baer'], 2, 'Nearest to baer: public.bare'],
+    ] as const) expect(await runCli([...args, ...more])).toMatchObject({ code, stderr: expect.stringContaining(said) });
+    expect(await source.query('select pubname from pg_publication')).toEqual([]);
+    expect(await target.query(`select nspname from pg_namespace where nspname = 'pgweave'`)).toEqual([]);
+    // The other rules are no others for a job that has made nothing; the window is told as it was fixed.
+    const plan = await runCli([...args, '--dry-run', '--exclude-tables', 'bare', '--time-filter', 'a:at:1 month']);
+    expect(plan).toMatchObject({ code: 0, stdout: expect.stringMatching(/rows of a of the last 1 month by at \(since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00\)/) });
+    const done = await runCli([...args, '--exclude-tables', 'bare', '--time-filter', 'a:at:1 month']);
+    expect(done).toMatchObject({ code: 0, stderr: expect.stringContaining('rows of a of the last 1 month by at (since ') });
+    expect(await target.query('select id from a')).toEqual([{ id: 1 }]);
+    // Now there is something that other rules would not fit.
+    expect(await runCli([...args, '--exclude-tables', 'bare'])).toMatchObject({ code: 2, stderr: expect.stringContaining('began with another selection') });
+  });
+});
+
 // Twenty clones, one after the other: minutes on a busy machine.
 describe('a whole instance', { timeout: 900_000 }, () => {
   let from: Cluster;
@@ -111,6 +135,20 @@ describe('a whole instance', { timeout: 900_000 }, () => {
     await using session = await Session.open(parseConninfo(server.uri(database)), { role: 'test' });
     return await session.query<T>(sql);
   };
+
+  it('is planned and checked before it begins: names that match nowhere are refused, databases that are yet to be made are no fault', async () => {
+    using folder = stateFolder();
+    const args = ['--include-databases', 'tiny_1,shop', '--source', from.uri('shop'), '--target', to.uri('postgres'), '--dir', folder.path, '--yes'];
+    const plan = await runCli(['clone', '--dry-run', ...args]);
+    expect(plan).toMatchObject({ code: 0, stdout: expect.stringContaining('Database "tiny_1" is not on the target yet and will be made.') });
+    expect(plan.stdout.match(/Rows: at least/g)).toHaveLength(2);
+    const checked = await runCli(['validate', ...args]);
+    expect(checked).toMatchObject({ code: 0, stdout: expect.stringContaining('database "tiny_1" is not on the target yet and will be made') });
+    for (const command of [['clone', '--dry-run'], ['validate']]) {
+      expect(await runCli([...command, ...args, '--exclude-tables', 'tiny_1.jnuk'])).toMatchObject({ code: 2, stderr: expect.stringContaining('Nearest to tiny_1.jnuk: tiny_1.public.junk') });
+    }
+    expect(await query(to, 'postgres', `select 1 from pg_database where datname in ('tiny_1', 'shop')`)).toEqual([]);
+  });
 
   it('is one command: a job a database, one that fails does not stop the rest, and a rerun does what is left', async () => {
     using folder = stateFolder();

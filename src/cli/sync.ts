@@ -8,9 +8,9 @@ import { syncStateWords, type SyncState } from '../catalog/subscriptions.ts';
 import type { SyncCopy, SyncOptions, SyncResult } from '../workflows/sync.ts';
 import { claimFolder, jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 import { chooseInteractively } from './interactive.ts';
-import { settleRules, type SettledRules } from './settle-rules.ts';
+import { settleRules, windowLines, type SettledRules } from './settle-rules.ts';
 import { addSelectionOptions, selectionRules, type SelectionOptions } from './selection-options.ts';
-import { addSubscriptionOptions, subscriptionOptions, type SubscriptionFlags } from './subscription-options.ts';
+import { addSubscriptionOptions, insertOnlyTables, subscriptionOptions, type SubscriptionFlags } from './subscription-options.ts';
 
 interface SyncFlags extends CommonOptions, SelectionOptions, SubscriptionFlags {
   readonly config?: string;
@@ -43,7 +43,8 @@ async function run(flags: SyncFlags, context: JobContext): Promise<number> {
   given = (await chooseInteractively(context, { source, target, rules: given, verb: 'follow' })) ?? given;
   const options: Omit<SyncOptions, 'source' | 'target' | 'job'> = { ...subscriptionOptions(flags), copy, wait: flags.wait === true, signal: context.signal };
   const { sync } = await import('../workflows/sync.ts');
-  const { rules, several } = await settleRules(context, source, target, given, !flags.resume);
+  const { rules, several } = await settleRules(context, source, target, given, { startOver: !flags.resume, insertOnly: insertOnlyTables(flags) });
+  for (const message of windowLines(rules)) reporter(context)({ type: 'log', level: 'info', message });
   if (!several) {
     const result = await sync({ ...options, source, target, job: context.job, rules, onEvent: reporter(context) });
     if (context.json) printJson(result);

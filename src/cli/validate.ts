@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { resolveDatabases } from '../catalog/selection.ts';
+import { resolveDatabases, rulesByDatabase } from '../catalog/selection.ts';
 import { exitCodes, usageError } from '../core/errors.ts';
 import { selectsDatabases, type SelectionRules } from '../core/selection/index.ts';
 import { withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
@@ -55,7 +55,7 @@ async function runValidate(flags: ValidateFlags, context: JobContext): Promise<n
   for (const database of databases ?? [source.database]) {
     results.push(await validate({
       source: withDatabase(source, database), target: databases === undefined ? target : withDatabase(target, database), job: context.job, mode: flags.sync ? 'sync' : flags.follow ? 'follow' : 'clone', jobs, dropExisting: flags.dropExisting === true,
-      roles: flags.roles, owner: flags.owner, insertOnly, sourceForTarget, rules, scope: { database, databases: databases ?? [database] }, signal: context.signal,
+      roles: flags.roles, owner: flags.owner, insertOnly, sourceForTarget, rules, scope: { database, databases: databases ?? [database] }, madeThrough: databases === undefined ? undefined : target.database, signal: context.signal,
     }));
   }
   if (context.json) printJson(databases === undefined ? results[0] : { format: 1, ok: results.every((r) => r.ok), databases: results });
@@ -70,5 +70,8 @@ async function runValidate(flags: ValidateFlags, context: JobContext): Promise<n
 async function databasesOf(source: ConnectionSpec, rules: SelectionRules, context: JobContext): Promise<readonly string[] | undefined> {
   if (!selectsDatabases(rules)) return undefined;
   await using session = await Session.open(source, { role: 'preflight', job: context.job, side: 'the source', signal: context.signal });
-  return await resolveDatabases(session, rules);
+  const names = await resolveDatabases(session, rules);
+  // For its refusal of names that match nothing in any of them.
+  await rulesByDatabase(source, rules, names, { job: context.job, signal: context.signal });
+  return names;
 }

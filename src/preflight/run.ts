@@ -14,6 +14,7 @@ import { sqlstate, sqlstateOf } from '../pg/sqlstate.ts';
 import { advice, check, type Check, type Side } from './check.ts';
 import { poolerCheck, replicationConnectionCheck, subscriptionAddressCheck } from './connections.ts';
 import type { CheckedServer, JobKind, PreflightContext, PreflightTable } from './context.ts';
+import { databaseToComeCheck } from './database-to-come.ts';
 import { diskCheck } from './disk.ts';
 import { extensionChecks } from './extensions.ts';
 import { identityChecks } from './identities.ts';
@@ -34,6 +35,8 @@ export interface PreflightOptions {
   readonly rules?: SelectionRules | undefined;
   /** Where the job spans several databases: which one this is, and all of them. */
   readonly scope?: SelectionScope | undefined;
+  /** For one database of several, which is made where the target lacks it: a database of the target server that is there. */
+  readonly madeThrough?: string | undefined;
   /** Transactions at least this old are named; default 60. */
   readonly oldTransactionSeconds?: number;
   readonly signal?: AbortSignal | undefined;
@@ -150,6 +153,7 @@ async function reach(side: Side, spec: ConnectionSpec, options: PreflightOptions
     session = await Session.open(spec, { role: 'preflight', job: options.kind.job, side: `the ${side}`, signal: options.signal });
   } catch (error) {
     if (isInterrupted(error) || !(error instanceof PgweaveError) || error.exitCode === 2) throw error;
+    if (side === 'target' && error.code === 'no-such-database' && options.madeThrough !== undefined) return { server: undefined, checks: [await databaseToComeCheck(spec, options.madeThrough, options)], [Symbol.asyncDispose]: async () => undefined };
     return { server: undefined, checks: [check(id, side, 'fail', error.message, { facts: { code: error.code, ...error.details }, ...(error.hint === undefined ? {} : { fix: advice(side, error.hint) }) })], [Symbol.asyncDispose]: async () => undefined };
   }
   try {

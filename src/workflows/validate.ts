@@ -31,6 +31,8 @@ export interface ValidateOptions {
   readonly rules?: SelectionRules | undefined;
   /** Where the job spans several databases: which one this is, and all of them. */
   readonly scope?: SelectionScope | undefined;
+  /** For one database of several, which is made where the target lacks it: a database of the target server that is there. */
+  readonly madeThrough?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -63,7 +65,7 @@ export interface ValidateResult {
 /** Checks both servers for a job of the given kind. Writes nothing on either side; a server that cannot be reached is a failed check, not an error. */
 export async function validate(options: ValidateOptions): Promise<ValidateResult> {
   const kind: JobKind = { job: checkJobName(options.job ?? 'default'), mode: options.mode ?? 'clone', jobs: options.jobs ?? 4, dropExisting: options.dropExisting ?? false, roles: options.roles ?? true, owner: options.owner ?? true, insertOnly: options.insertOnly, sourceForTarget: options.sourceForTarget };
-  const { source, target, tables, sequences, checks } = await runPreflight({ source: options.source, target: options.target, kind, rules: options.rules, scope: options.scope, signal: options.signal });
+  const { source, target, tables, sequences, checks } = await runPreflight({ source: options.source, target: options.target, kind, rules: options.rules, scope: options.scope, madeThrough: options.madeThrough, signal: options.signal });
   const count = (status: CheckStatus) => checks.filter((c) => c.status === status).length;
   return {
     format: 1, job: kind.job, mode: kind.mode, source: described(source), target: described(target), tables: tables.filter((t) => t.kind === 'r' && t.mode === 'copy').length, sequences, bytes: tables.reduce((sum, t) => sum + Number(t.bytes), 0),

@@ -26,7 +26,8 @@ export function renderChecks(result: ValidateResult, options: ChecksOptions = {}
 function serverLines(result: ValidateResult): string[] {
   const describe = (s: ValidatedServer | null) => (s ? [`PostgreSQL ${s.version}`, `${visible(s.host)}:${s.port}/${visible(s.database)}`, `(${s.provider})`] : ['cannot be reached', '', '']);
   const source = describe(result.source);
-  const target = describe(result.target);
+  const toCome = result.checks.some((c) => c.id === 'target-database');
+  const target = toCome ? ['has no such database yet', '', ''] : describe(result.target);
   const holds = (s: ValidatedServer | null, own: string) => (s === null ? '' : own);
   const empty = result.checks.find((c) => c.id === 'target-empty');
   const relations = Number(empty?.facts['relations'] ?? 0);

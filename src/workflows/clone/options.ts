@@ -82,6 +82,12 @@ export interface CloneResult {
   readonly stream: StreamStart | undefined;
 }
 
+/** What `--dry-run` is about. */
+export interface PlanOptions extends CloneOptions {
+  /** For one database of several, which is made where the target lacks it: a database of the target server that is there. */
+  readonly madeThrough?: string;
+}
+
 /** What `--dry-run` shows. */
 export interface ClonePlan {
   readonly format: 1;
@@ -89,6 +95,8 @@ export interface ClonePlan {
   readonly mode: 'clone' | 'follow' | 'sync';
   readonly source: ServerFacts;
   readonly target: ServerFacts;
+  /** The target has no such database yet. */
+  readonly makesDatabase: boolean;
   readonly resumes: boolean;
   readonly tables: readonly (TableRef & { readonly bytes: number; readonly rows: number; readonly parts: number; readonly indexes: number; readonly format: 'binary' | 'text'; readonly done: boolean })[];
   readonly bytes: number;
