@@ -3,19 +3,27 @@ import type { Sql } from '../pg/session.ts';
 export interface ReplicationRoomRow {
   readonly slots: number;
   readonly senders: number;
-  readonly origins: number;
   readonly connections: number;
 }
 
-/** Replication slots, WAL senders, origins and client connections in use now. */
+/** Replication slots, WAL senders and client connections in use now. Any role may ask. */
 export function replicationRoom(): Sql {
   return {
     text: `
       select (select count(*)::int from pg_catalog.pg_replication_slots) as slots,
              (select count(*)::int from pg_catalog.pg_stat_activity where backend_type = 'walsender') as senders,
-             (select count(*)::int from pg_catalog.pg_replication_origin_status) as origins,
              (select count(*)::int from pg_catalog.pg_stat_activity where backend_type = 'client backend') as connections`,
   };
+}
+
+/** Replication origins in use now. Only superusers may read this view, unless it was granted to others (PostgreSQL documentation, "pg_replication_origin_status"). */
+export function originsInUse(): Sql {
+  return { text: `select count(*)::int as origins from pg_catalog.pg_replication_origin_status` };
+}
+
+/** Whether the role may ask for {@link originsInUse}. */
+export function maySeeOrigins(): Sql {
+  return { text: `select pg_catalog.has_table_privilege('pg_catalog.pg_replication_origin_status', 'select') as allowed` };
 }
 
 export interface SlotRow {

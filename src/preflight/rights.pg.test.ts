@@ -81,6 +81,10 @@ describe('rights', () => {
       expect(one(checks, ownerCheck).items.map((i) => i.subject)).toContain(keeper);
       expect(fixes(one(checks, ownerCheck), 'target')).toContain(version === 15 ? `grant "${keeper}" to "${app}"` : `create role "${keeper}"`);
       expect(one(await run('follow', { owner: false }), 'owner-roles').status).toBe('ok');
+      // What an ordinary role may not see is said, and takes no other check with it.
+      expect(checks.filter((c) => c.summary.startsWith('could not be checked'))).toEqual([]);
+      expect(one(checks, 'target-connections').status).toBe('ok');
+      expect(one(checks, 'replication-origins')).toMatchObject({ status: 'ok', facts: { used: null } });
       const sync = one(await run('sync'), 'subscription-rights');
       expect(sync.status).toBe('fail');
       // What needs a superuser is not given to the role in a test: the servers are shared.

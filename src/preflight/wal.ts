@@ -1,4 +1,4 @@
-import { replicationRoom, slotByName, type ReplicationRoomRow, type SlotRow } from '../catalog/replication-room.ts';
+import { maySeeOrigins, originsInUse, replicationRoom, slotByName, type ReplicationRoomRow, type SlotRow } from '../catalog/replication-room.ts';
 import { settingBytes, settingMs } from '../catalog/settings.ts';
 import { jobObjectName } from '../core/job-folder.ts';
 import { formatBytes, formatDuration } from '../core/units.ts';
@@ -82,15 +82,22 @@ export function walKeepingChecks(source: CheckedServer, context: PreflightContex
   return checks;
 }
 
+async function originRoomCheck(target: CheckedServer, setting: string, context: PreflightContext): Promise<Check> {
+  const max = numberSetting(target, setting) ?? 0;
+  const { allowed } = await target.session.one<{ allowed: boolean }>(maySeeOrigins());
+  if (!allowed) return check('replication-origins', 'target', 'ok', `replication origins: ${max} (${setting}); how many are free this role may not see`, { facts: { setting, max, used: null } });
+  const { origins: used } = await target.session.one<{ origins: number }>(originsInUse());
+  const free = max - used;
+  return check('replication-origins', 'target', free >= 1 ? 'ok' : context.kind.mode === 'sync' ? 'fail' : 'warn', `replication origins: ${max}, ${Math.max(0, free)} free (${setting})`, {
+    facts: { setting, max, used }, ...(free >= 1 ? {} : { fix: settingFix('target', target.provider, setting, String(used + 4), true) }),
+  });
+}
+
 /** Room on the target: origins that follow progress, and for --sync the workers of the subscription. */
 export async function targetRoomChecks(target: CheckedServer, context: PreflightContext): Promise<Check[]> {
   if (!decodes(context.kind)) return [];
-  const used = await target.session.one<ReplicationRoomRow>(replicationRoom());
   const setting = majorOf(target) >= 18 ? 'max_active_replication_origins' : 'max_replication_slots';
-  const max = numberSetting(target, setting) ?? 0;
-  const origins = check('replication-origins', 'target', max - used.origins >= 1 ? 'ok' : context.kind.mode === 'sync' ? 'fail' : 'warn', `replication origins: ${max}, ${Math.max(0, max - used.origins)} free (${setting})`, {
-    facts: { setting, max, used: used.origins }, ...(max - used.origins >= 1 ? {} : { fix: settingFix('target', target.provider, setting, String(used.origins + 4), true) }),
-  });
+  const origins = await originRoomCheck(target, setting, context);
   if (context.kind.mode !== 'sync') return [origins];
   const workers = numberSetting(target, 'max_logical_replication_workers') ?? 0;
   const all = numberSetting(target, 'max_worker_processes') ?? 0;
