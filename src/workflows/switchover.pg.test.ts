@@ -91,11 +91,13 @@ describe('switchover', () => {
 
     // The old source follows the new one from its first write on.
     const abort = new AbortController();
-    const back = follow({ source: m.target.spec, target: m.source.spec, job: result.wayBack!.job, origin: 'none', signal: abort.signal });
+    const phases: string[] = [];
+    const back = follow({ source: m.target.spec, target: m.source.spec, job: result.wayBack!.job, origin: 'none', signal: abort.signal, onEvent: (e: JobEvent) => { if (e.type === 'phase') phases.push(e.phase); } });
     // Where the test fails before it is awaited.
     back.catch(() => undefined);
     const before = m.writer.count;
     await waitFor('writes on the new primary', () => m.writer.count > before + 50);
+    await waitFor('the way back to stream', () => phases.includes('streaming'));
     const returned = await switchover({ source: m.target.spec, target: m.source.spec, job: result.wayBack!.job });
     m.primary = m.source;
     expect(returned.steps.map((s) => s.name)).toContain('target takes writes');
