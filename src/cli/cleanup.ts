@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import type { Command } from 'commander';
 import { exitCodes, interruptedError, PgweaveError, usageError } from '../core/errors.ts';
 import type { CleanupPlan, CleanupResult, Leftover } from '../workflows/cleanup.ts';
-import type { ConnectionSpec } from '../pg/conninfo.ts';
+import { describeConnection, type ConnectionSpec } from '../pg/conninfo.ts';
 import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
 
 interface CleanupFlags extends CommonOptions {
@@ -29,6 +29,7 @@ async function cleanup(flags: CleanupFlags, context: JobContext): Promise<number
   const plan = await planCleanup(options);
   if (!context.json) print(...planText(plan, context.job));
   if (flags.dryRun || plan.leftovers.length === 0) {
+    if (!flags.dryRun && plan.unreachable.length === 0 && source && target) forgetFolder(context, source, target);
     if (context.json) printJson({ ...plan, removed: [], failed: [] });
     return plan.unreachable.length > 0 ? exitCodes.failed : exitCodes.done;
   }
@@ -48,6 +49,12 @@ async function cleanup(flags: CleanupFlags, context: JobContext): Promise<number
   if (context.json) printJson({ ...plan, ...result });
   else print(...resultText(result, plan));
   return complete ? exitCodes.done : exitCodes.failed;
+}
+
+/** A job that left nothing at the ends that its folder names is over: the folder would only keep its name from others. */
+function forgetFolder({ folder }: JobContext, source: ConnectionSpec, target: ConnectionSpec): void {
+  const known = folder.identity();
+  if (known?.source === describeConnection(source) && known.target === describeConnection(target)) rmSync(folder.path, { recursive: true, force: true });
 }
 
 function optional(resolve: () => ConnectionSpec): ConnectionSpec | undefined {

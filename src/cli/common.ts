@@ -99,14 +99,14 @@ export async function jobContext(options: CommonOptions, signal: AbortSignal): P
   };
 }
 
-/** Records the job's two ends in its folder; refuses a job begun with others. */
-export function claimJob(context: JobContext, source: ConnectionSpec, target: ConnectionSpec): void {
-  claimFolder(context.folder, source, target);
+/** Records the job's two ends in its folder; refuses a job begun with others, unless it begins `anew`. */
+export function claimJob(context: JobContext, source: ConnectionSpec, target: ConnectionSpec, options: { readonly anew?: boolean } = {}): void {
+  claimFolder(context.folder, source, target, options);
 }
 
 /** {@link claimJob} for the job of one database of several. */
-export function claimFolder(folder: JobFolder, source: ConnectionSpec, target: ConnectionSpec): void {
-  folder.claim({ source: describeConnection(source), target: describeConnection(target), sourceUri: publicUri(source), targetUri: publicUri(target) });
+export function claimFolder(folder: JobFolder, source: ConnectionSpec, target: ConnectionSpec, options: { readonly anew?: boolean } = {}): void {
+  folder.claim({ source: describeConnection(source), target: describeConnection(target), sourceUri: publicUri(source), targetUri: publicUri(target) }, options);
 }
 
 /** Writes lines to standard output. */

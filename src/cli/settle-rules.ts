@@ -7,6 +7,7 @@ import type { ConnectionSpec } from '../pg/conninfo.ts';
 import { Session } from '../pg/session.ts';
 import { instanceJobs } from '../workflows/instance.ts';
 import { claimJob, type JobContext } from './common.ts';
+import { neverBegan } from './never-began.ts';
 
 export interface SettledRules {
   readonly rules: SelectionRules;
@@ -30,9 +31,10 @@ export interface SettleOptions {
 export async function settleRules(context: JobContext, source: ConnectionSpec, target: ConnectionSpec, given: SelectionRules, options: SettleOptions): Promise<SettledRules> {
   const now = new Date();
   const { job, signal } = context;
+  const anew = !options.peek && (await neverBegan(context, source, target));
   // A job that is known already is refused at once where its ends are others.
-  if (context.folder.identity() && !options.peek) claimJob(context, source, target);
-  const startOver = options.startOver || (await holdsNothing(context, source, target, given));
+  if (context.folder.identity() && !options.peek && !anew) claimJob(context, source, target);
+  const startOver = anew || options.startOver || (await holdsNothing(context, source, target, given));
   const begins = startOver || keptRules(context.folder) === undefined;
   const rules = fixTimeWindows(keepRules(context.folder, given, { startOver, now, peek: true }), now);
   let several: SettledRules['several'];
@@ -50,7 +52,7 @@ export async function settleRules(context: JobContext, source: ConnectionSpec, t
     }
   }
   if (options.peek) return { rules, several };
-  claimJob(context, source, target);
+  claimJob(context, source, target, { anew });
   keepRules(context.folder, given, { startOver, now });
   return { rules, several };
 }

@@ -52,11 +52,11 @@ export class JobFolder {
     return join(this.path, name);
   }
 
-  /** Makes the folder and records the job's two ends; refuses a job met again with others. */
-  claim(identity: JobIdentity): void {
+  /** Makes the folder and records the job's two ends; refuses a job met again with others, unless it begins `anew`. */
+  claim(identity: JobIdentity, options: { readonly anew?: boolean } = {}): void {
     mkdirSync(this.path, { recursive: true, mode: 0o700 });
     const known = this.identity();
-    if (known && (known.source !== identity.source || known.target !== identity.target)) {
+    if (known && options.anew !== true && (known.source !== identity.source || known.target !== identity.target)) {
       throw new PgweaveError('job-belongs-to-others', `job "${this.job}" was begun with other databases: ${known.source} → ${known.target}, now ${identity.source} → ${identity.target}`, {
         hint: `Choose another name with --job, or end the old job with: pgweave cleanup --job ${this.job}`, exitCode: 2, retry: 'never',
       });

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { clone, planClone } from '../../src/workflows/clone.ts';
@@ -65,6 +66,30 @@ describe('bad input', () => {
     await source.run('insert into b values (1000, 1)');
     expect(await clone({ ...ends, dropExisting: true, resume: false })).toMatchObject({ alreadyDone: false, resumed: false });
     expect(await target.query('select from b where id = 1000')).toHaveLength(1);
+  });
+
+  it('binds nobody to the databases of a run that was refused', { timeout: 300_000 }, async () => {
+    await using server = await privateServer(16, { hba: 'local all all trust\nhost all app 127.0.0.1/32 scram-sha-256\nhost all postgres 127.0.0.1/32 trust\n' });
+    await using source = await createDatabase(server, 'slip');
+    await using full = await createDatabase(server, 'slip_full');
+    await using target = await createDatabase(server, 'slip');
+    await source.run(`${someTables}; create role app superuser login password 'of-app'`);
+    await full.run('create table a (id int)');
+    using dir = stateFolder();
+    // The folder keeps no passwords.
+    const as = (database: { name: string }) => server.uri(database.name, 'app', 'of-app');
+    const run = (to: { name: string }, ...more: string[]) => runCli(['clone', '--source', as(source), '--target', as(to), '--dir', dir.path, ...more]);
+    expect(await run(source)).toMatchObject({ code: 2, stderr: expect.stringContaining('same database') });
+    // What the refused run was to leave out is no rule of the next.
+    expect(await run(full, '--exclude-tables', 'b')).toMatchObject({ code: 1, stderr: expect.stringContaining('Give an empty database as --target') });
+    expect(await run(target)).toMatchObject({ code: 0, stdout: expect.stringContaining('2 tables') });
+    // Now it has begun.
+    expect(await run(full)).toMatchObject({ code: 2, stderr: expect.stringContaining('begun with other databases') });
+    expect(await runCli(['cleanup', '--target', as(target), '--source', as(source), '--dir', dir.path, '--yes'])).toMatchObject({ code: 0 });
+    expect(await run(full)).toMatchObject({ code: 1 });
+    // Nothing is left of it but its folder.
+    expect(await runCli(['cleanup', '--target', as(full), '--source', as(source), '--dir', dir.path])).toMatchObject({ code: 0, stdout: expect.stringContaining('Nothing of job default is left') });
+    expect(existsSync(dir.path)).toBe(false);
   });
 
   it('says what a role may not do', async () => {
