@@ -69,7 +69,8 @@ describe('rights', () => {
       await using source = await createDatabase(await sharedServer(15), 'owner');
       await using target = await createDatabase(await sharedServer(version), 'owner');
       await source.run(`create table kept (id int primary key); alter table kept owner to ${keeper}; create extension pageinspect`);
-      await target.run(`revoke create on schema public from public`);
+      // As a service may hide a catalog.
+      await target.run(`revoke create on schema public from public; revoke select on pg_catalog.pg_event_trigger from public`);
       const spec = parseConninfo((await sharedServer(version)).uri(target.name, app));
       const run = async (mode: JobKind['mode'], more: Partial<JobKind> = {}) => (await runPreflight({ source: source.spec, target: spec, kind: kind(mode, more) })).checks;
       const checks = await run('follow');
@@ -82,7 +83,7 @@ describe('rights', () => {
       expect(fixes(one(checks, ownerCheck), 'target')).toContain(version === 15 ? `grant "${keeper}" to "${app}"` : `create role "${keeper}"`);
       expect(one(await run('follow', { owner: false }), 'owner-roles').status).toBe('ok');
       // What an ordinary role may not see is said, and takes no other check with it.
-      expect(checks.filter((c) => c.summary.startsWith('could not be checked'))).toEqual([]);
+      expect(checks.filter((c) => c.summary.includes('could not be checked')).map((c) => c.summary)).toEqual(['event triggers could not be checked: permission denied for table pg_event_trigger']);
       expect(one(checks, 'target-connections').status).toBe('ok');
       expect(one(checks, 'replication-origins')).toMatchObject({ status: 'ok', facts: { used: null } });
       const sync = one(await run('sync'), 'subscription-rights');

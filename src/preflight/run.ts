@@ -72,7 +72,7 @@ export async function runPreflight(options: PreflightOptions): Promise<Preflight
       const forbidden = sqlstateOf(error) === sqlstate.insufficientPrivilege;
       const hidden = sqlstateOf(error) === sqlstate.undefinedFunction || sqlstateOf(error) === sqlstate.undefinedTable;
       if (!forbidden && !hidden) throw error;
-      checks.push(check(group.id, group.side, 'warn', `could not be checked: ${errorMessage(error)}`, { facts: { sqlstate: sqlstateOf(error) }, ...(forbidden ? { fix: advice(group.side === 'both' ? 'source' : group.side, 'check as a role that may see it') } : {}) }));
+      checks.push(check(group.id, group.side, 'warn', `${group.id.replaceAll('-', ' ')} could not be checked: ${errorMessage(error)}`, { facts: { sqlstate: sqlstateOf(error) }, ...(forbidden ? { fix: advice(group.side === 'both' ? 'source' : group.side, 'check as a role that may see it') } : {}) }));
     }
   }
   return { source: source.server, target: target.server, tables, sequences, checks };

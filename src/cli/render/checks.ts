@@ -49,22 +49,24 @@ function checkLines(check: Check, details: boolean, paint: Paint): string[] {
   if (left > 0 && open) lines.push(`          and ${formatCount(left)} more: --details`);
   if (check.status === 'ok') return lines;
   if (left > 0 && !open) lines[0] += paint('dim', '  (--details)');
-  if (check.status === 'fail' || details || check.items.length === 0) for (const fix of check.fix) lines.push(...fixLines(fix, '          ', paint));
+  const anotherAbove = shown.some((item) => item.fix);
+  if (check.status === 'fail' || details || check.items.length === 0) lines.push(...check.fix.flatMap((fix, i) => fixLines(fix, '          ', paint, anotherAbove || i > 0)));
   return lines;
 }
 
 function itemLines(item: CheckItem, width: number, status: Check['status'], paint: Paint): string[] {
   const subject = visible(item.subject);
   const text = `          ${subject}${' '.repeat(Math.max(0, width - displayWidth(subject)))}   ${visible(item.note)}`;
-  return item.fix && status !== 'ok' ? [text, ...fixLines(item.fix, '            ', paint)] : [text];
+  return item.fix && status !== 'ok' ? [text, ...fixLines(item.fix, '            ', paint, false)] : [text];
 }
 
-function fixLines(fix: Fix, indent: string, paint: Paint): string[] {
+/** `another`: whether a fix stands above this one. */
+function fixLines(fix: Fix, indent: string, paint: Paint, another: boolean): string[] {
   const text = visible(fix.text);
   switch (fix.kind) {
     case 'sql': return [`${indent}${paint('dim', `${placeWords[fix.on]}:`)}  ${paint('bold', text)}`];
     case 'configuration': return [`${indent}${paint('dim', `${placeWords[fix.on]}:`)}  ${text}`];
-    case 'flag': return [`${indent}${paint('dim', 'or give')}  ${text}`];
+    case 'flag': return [`${indent}${paint('dim', another ? 'or give' : 'give')}  ${text}`];
     case 'advice': return [`${indent}${text}`];
   }
 }
