@@ -85,8 +85,10 @@ export async function waitForAnswer(target: Session, job: string, id: bigint, op
       throw new PgweaveError(code ?? 'control-failed', message ?? 'the follower dropped the request', hint === undefined ? {} : { hint });
     }
     if (round % 50 === 49 && !(await runningFollower(target, job))) {
-      await target.query(`delete from pgweave.control where id = $1 and status <> 'done'`, [id]);
-      throw noFollowerError(job);
+      // It may have answered and ended since its row was read: then the answer counts.
+      const unanswered = await target.query(`delete from pgweave.control where id = $1 and status in ('waiting', 'running') returning id`, [id]);
+      if (unanswered.length > 0) throw noFollowerError(job);
+      continue;
     }
     if (Date.now() > end) throw new PgweaveError('control-timeout', `the follower of job "${job}" has not answered within ${Math.round(options.timeoutMs / 1000)} s`, { retry: 'backoff', hint: 'It may be busy with a large transaction. pgweave status shows what it does.' });
     await sleep(10, options.signal);

@@ -17,6 +17,24 @@ async function equal(pair: Pair, ...tables: string[]): Promise<void> {
 }
 
 describe('a follower', () => {
+  it('has answered where it ends right after its answer, however late that is read', async () => {
+    const server = await sharedServer(16);
+    await using pair = await makePair(server, server, 'create table t (id int primary key)');
+    await using target = await Session.open(pair.target.spec, { role: 'test' });
+    const id = await requestControl(target, pair.job, { action: 'stop' });
+    // The answer of one that has gone already, not committed yet: whoever waits finds the follower gone first.
+    await using answering = await pair.target.session();
+    await answering.query('begin');
+    await answering.query(`update pgweave.control set status = 'done', answer = '{}' where id = $1`, [id]);
+    const answer = waitForAnswer(target, pair.job, id, { timeoutMs: 60_000 }).then(() => 'answered', (error: unknown) => error);
+    await waitFor('the missing follower to be noticed', async () => (await pair.target.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'delete from pgweave.control%'`)).length > 0);
+    await answering.query('commit');
+    expect(await answer).toBe('answered');
+    // Where there is no answer there is no follower.
+    const unheard = await requestControl(target, pair.job, { action: 'stop' });
+    await expect(waitForAnswer(target, pair.job, unheard, { timeoutMs: 60_000 })).rejects.toMatchObject({ code: 'no-follower' });
+  });
+
   it('can be held exactly at one LSN under load, by a request in the target', async () => {
     const server = await sharedServer(16);
     await using pair = await makePair(server, server, 'create table t (id int primary key, v int)');
