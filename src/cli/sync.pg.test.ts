@@ -47,6 +47,7 @@ describe('pgweave clone --sync', { timeout: 300_000 }, () => {
     const text = await runCli(['status', '--job', job, '--dir', folder.path]);
     expect(text.stdout).toContain('3 streaming');
     expect(text.stdout).toContain(`Next: pgweave verify --job ${job}, then pgweave switchover --job ${job}`);
+    expect(await runCli(['follow', '--job', job, '--dir', folder.path])).toMatchObject({ code: 2, stderr: expect.stringContaining(`is followed by the native subscription pgweave_${job}`) });
     const other = await runCli([...args, '--exclude-tables', 'big']);
     expect(other).toMatchObject({ code: 2, stderr: expect.stringContaining('began with another selection') });
     const over = await runCli(['switchover', '--job', job, '--dir', folder.path, '--yes']);
@@ -164,9 +165,15 @@ describe('a whole instance', { timeout: 900_000 }, () => {
     }
     expect(await query(to, 'postgres', `select count(*)::int as n from pg_roles where rolname = 'app'`)).toEqual([{ n: 1 }]);
     await query(to, 'crm', 'drop table public.t');
+    // The scope has changed meanwhile: what came is taken, what went is told.
+    await query(from, 'postgres', 'create database late_1');
+    await query(from, 'postgres', 'drop database more_14');
     const second = await runCli(args);
     expect(`${second.stderr}${second.code}`).toMatch(/0$/);
-    expect(second.stdout.match(/done by an earlier run/g)).toHaveLength(19);
+    expect(second.stdout.match(/done by an earlier run/g)).toHaveLength(18);
+    expect(second.stderr).toContain('new since the job began: late_1');
+    expect(second.stderr).toContain('no longer part of the job: more_14');
+    expect(await query(to, 'postgres', `select datname from pg_database where datname in ('late_1', 'more_14')`)).toHaveLength(2);
     expect(await query(to, 'crm', 'select count(*)::int as n from public.t')).toEqual([{ n: 12 }]);
     expect(await query(to, 'postgres', `select 1 from pg_database where datname = 'tiny_2'`)).toEqual([]);
     expect(await runCli([...args, '--no-resume', '--exclude-tables', 'jnuk'])).toMatchObject({ code: 2, stderr: expect.stringContaining('jnuk') });

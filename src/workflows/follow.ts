@@ -21,6 +21,7 @@ import { streamMayBeBinary } from './follow/stream-format.ts';
 import { tableRules, type TableRules } from './follow/table-rules.ts';
 import { serverFacts } from './server-facts.ts';
 import { publicationNamesOf } from './publications.ts';
+import { readSubscription } from './sync/subscription.ts';
 
 export type { FollowOptions, FollowResult } from './follow/options.ts';
 
@@ -64,7 +65,7 @@ export class Follower implements AsyncDisposable {
   readonly #controlHolder: { session: Session | undefined };
 
   /**
-   * Connects both sides and checks everything that can stand against following. Throws `another-follower`, `job-not-cloned`, `publication-missing`, and what
+   * Connects both sides and checks everything that can stand against following. Throws `another-follower`, `followed-natively`, `job-not-cloned`, `publication-missing`, and what
    * receiveChanges throws of the slot.
    */
   static async open(options: FollowOptions): Promise<Follower> {
@@ -83,6 +84,7 @@ export class Follower implements AsyncDisposable {
     try {
       const openTarget = async () => {
         const session = await control();
+        await refuseSubscribed(session, options);
         await ensureChangesSchema(session);
         const opened = await ControlDesk.open({ target: options.target, job, emit });
         cleanUp.unshift(() => opened.close());
@@ -274,4 +276,13 @@ async function describeSource(options: FollowOptions, sessions: { source: Sessio
   if (!sessions.source || sessions.source.lost) sessions.source = await sourceSession(options);
   const rows = await sessions.source.query<SourceColumnRow>(sourceColumns(table));
   return rows.map((row) => ({ name: row.name, type: row.type, notNull: row.not_null, defaultSql: row.default_sql ?? undefined }));
+}
+
+/** Throws where the job was handed over to a subscription, whose worker reads the same slot. */
+async function refuseSubscribed(target: Session, { job, slot }: FollowOptions): Promise<void> {
+  const name = slot ?? jobObjectName(job);
+  if (!(await readSubscription(target, name))) return;
+  throw new PgweaveError('followed-natively', `job "${job}" is followed by the native subscription ${name} of the target`, {
+    hint: `No follower is needed: pgweave status --job ${job} says where it stands. To follow with pgweave from now on, begin anew: pgweave cleanup --job ${job}, then pgweave clone --follow`, exitCode: 2, retry: 'never',
+  });
 }

@@ -1,4 +1,4 @@
-import { existingTables, type SyncState, type TargetTableRow } from '../catalog/subscriptions.ts';
+import { existingTables, type SubscriptionRow, type SyncState, type TargetTableRow } from '../catalog/subscriptions.ts';
 import { resolveSelection, selectableTables } from '../catalog/selection.ts';
 import { sleep } from '../core/abort.ts';
 import { errorMessage, PgweaveError } from '../core/errors.ts';
@@ -152,7 +152,7 @@ class SyncRun {
     if (this.#connection.storesPassword) this.#warn('password-stored', `the password of role "${(this.#options.sourceForTarget ?? this.#options.source).user}" on the source is stored in the target's catalog (pg_subscription), where superusers can read it`, 'Use a role that can do nothing but replicate, or --subscription-passfile FILE with a password file on the target\'s machine.');
 
     let outcome: SyncResult['outcome'];
-    if (there) outcome = await this.#reconcile(tables, settings);
+    if (there) outcome = await this.#reconcile(there, tables, settings);
     else {
       const copied = this.#options.copy === undefined || this.#options.copy === 'auto' ? await copiedTables(this.#target, this.#job) : [];
       outcome = copied.length > 0 ? await this.#takeOver(tables, settings) : await this.#begin(tables, settings);
@@ -253,10 +253,13 @@ class SyncRun {
   }
 
   /** The subscription is there: brings publication, tables and settings to what is asked for. */
-  async #reconcile(tables: readonly PublishedTable[], settings: SubscriptionSettings): Promise<SyncResult['outcome']> {
+  async #reconcile(there: SubscriptionRow, tables: readonly PublishedTable[], settings: SubscriptionSettings): Promise<SyncResult['outcome']> {
     const slot = await readSlot(this.#source, this.#name);
     if (!slot) throw new PgweaveError('slot-missing', `subscription ${this.#name} has lost its slot on the source`, { hint: 'Changes since then are not known. Remove what is left with pgweave cleanup, then begin anew.' });
     checkSlot({ ...slot, active_pid: null }, this.#name, this.#source.spec.database);
+    if (settings.twoPhase && there.two_phase === 'd') {
+      throw new PgweaveError('two-phase-is-fixed', `subscription ${this.#name} was made without --two-phase, and so was its slot`, { hint: `Leave --two-phase out, or begin anew with it: pgweave cleanup --job ${this.#job}, then pgweave sync --two-phase`, exitCode: 2 });
+    }
     const copy = this.#options.copy ?? 'auto';
     const subscribed = await readSubscribedTables(this.#target, this.#name);
     const have = new Map(subscribed.map((t) => [tableKey(t), t]));

@@ -1,3 +1,6 @@
+import { chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { createDatabase, privateServer, sharedServer, waitFor, type TestDatabase } from '../../../test/support/servers.ts';
 import { recordTableEvent } from '../../changes/table-states.ts';
@@ -59,6 +62,31 @@ describe('sync with PostgreSQL\'s own copy', () => {
     await equal(source, target, 'more', 'orders');
   });
 
+  it('takes settings: two-phase, origin, streaming, text; says which of them cannot be changed later', async () => {
+    await using dbs = await pair(16, 18);
+    const { source, target } = dbs;
+    await source.run('create table t (id int primary key); insert into t values (1)');
+    await target.run('create table t (id int primary key)');
+    const job = newJob();
+    const options: SyncOptions = { source: source.spec, target: target.spec, job, wait: true };
+    const settings = () => target.query(`select subtwophasestate::text as two_phase, suborigin as origin, substream::text as streaming, subbinary as binary from pg_subscription where subname = 'pgweave_${job}'`);
+    await sync({ ...options, twoPhase: true, origin: 'none', binary: false });
+    await waitFor('two-phase to be on', async () => JSON.stringify(await settings()) === JSON.stringify([{ two_phase: 'e', origin: 'none', streaming: 'p', binary: false }]));
+    const gid = `sync ${job}`;
+    await source.run(`begin; insert into t values (2); prepare transaction '${gid}'`);
+    await waitFor('the prepared transaction', async () => (await target.query('select 1 from pg_prepared_xacts where database = current_database()')).length === 1);
+    await source.run(`commit prepared '${gid}'`);
+    await equal(source, target, 't');
+    expect((await sync({ ...options, twoPhase: true, streaming: 'off' })).outcome).toBe('reconciled');
+    expect(await settings()).toMatchObject([{ origin: 'any', streaming: 'f', binary: true }]);
+
+    await source.run('create table u (id int primary key)');
+    await target.run('create table u (id int primary key)');
+    const plain = { ...options, job: newJob(), rules: { ...noRules, includeTables: parseTables('u') } };
+    await sync(plain);
+    await expect(sync({ ...plain, twoPhase: true })).rejects.toMatchObject({ code: 'two-phase-is-fixed', exitCode: 2, hint: expect.stringContaining('cleanup') });
+  });
+
   it('takes up a run that failed at any step', async () => {
     await using dbs = await pair(15, 17);
     const { source, target } = dbs;
@@ -75,6 +103,25 @@ describe('sync with PostgreSQL\'s own copy', () => {
       await source.run(`insert into t${i} values (2)`);
       await sync({ ...options, wait: true });
       await equal(source, target, `t${i}`);
+    }
+    // While a subscription that is there is brought to what is asked for: a table that came since is copied all the same, once.
+    const job = newJob();
+    const named = (tables: string): SyncOptions => ({ source: source.spec, target: target.spec, job, rules: { ...noRules, includeTables: parseTables(tables) }, wait: true });
+    for (const name of ['r0', 'r1', 'r2']) {
+      await source.run(`create table ${name} (id int primary key); insert into ${name} values (1)`);
+      await target.run(`create table ${name} (id int primary key)`);
+    }
+    await sync(named('r0'));
+    for (const [point, tables] of [['sync.after-publication', 'r0,r1'], ['sync.before-refresh', 'r0,r1,r2']] as const) {
+      armFailpoints(`${point}=error`);
+      try {
+        await expect(sync(named(tables))).rejects.toThrow(`failpoint ${point}`);
+      } finally {
+        armFailpoints('');
+      }
+      await source.run('insert into r1 values (2 + (select count(*) from r1)); insert into r0 values (2 + (select count(*) from r0))');
+      expect((await sync(named(tables))).outcome).toBe('copying');
+      await equal(source, target, ...tables.split(','));
     }
   });
 
@@ -333,6 +380,28 @@ describe('the address that the target uses', () => {
     const ends = { source: spec('postgresql://a@old.example/shop'), target: spec('postgresql://a@localhost:5433/shop') };
     expect(() => wayBackConnection(ends)).toThrow(expect.objectContaining({ exitCode: 2, hint: expect.stringContaining('--target-for-source postgresql://a@HOST:5433/shop') }));
     expect(wayBackConnection({ ...ends, targetForSource: spec('postgresql://a@new.example/shop') }).conninfo).toContain(`host='new.example'`);
+  });
+
+  it('reads a password file on the target\'s machine, and stores no password', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'pgweave-pass-'));
+    await using from = await privateServer(17, { hba: 'host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n' });
+    const to = await sharedServer(16);
+    await using source = await createDatabase(from, 'sync_src');
+    await using target = await createDatabase(to, 'sync_dst');
+    try {
+      await source.run(`create role follower login replication superuser password 'geheim:7'; create table t (id int primary key); insert into t values (1)`);
+      await target.run('create table t (id int primary key)');
+      const file = join(folder, 'pass');
+      writeFileSync(file, `*:*:*:follower:geheim\\:7\n`, { mode: 0o600 });
+      // The servers of tests run as nobody where root runs the tests.
+      if (process.getuid?.() === 0) for (const path of [folder, file]) chownSync(path, 65_534, 65_534);
+      const job = newJob();
+      expect(await sync({ source: parseConninfo(from.uri(source.name, 'follower', 'geheim:7')), target: target.spec, job, passfile: file, wait: true })).toMatchObject({ storesPassword: false, tables: [{ name: 't', state: 'r' }] });
+      expect(await target.query(`select subconninfo like '%geheim%' as stored from pg_subscription where subname = 'pgweave_${job}'`)).toEqual([{ stored: false }]);
+      await equal(source, target, 't');
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it('stores a password only where it must, quoted', () => {
