@@ -4,7 +4,9 @@ import type { Command } from 'commander';
 import { exitCodes, interruptedError, PgweaveError, usageError } from '../core/errors.ts';
 import type { CleanupPlan, CleanupResult, Leftover } from '../workflows/cleanup.ts';
 import { describeConnection, type ConnectionSpec } from '../pg/conninfo.ts';
+import { instanceJobs } from '../workflows/instance.ts';
 import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { databaseContext } from './instance.ts';
 
 interface CleanupFlags extends CommonOptions {
   readonly all?: boolean;
@@ -21,6 +23,39 @@ export function cleanupCommand(): Command {
 }
 
 async function cleanup(flags: CleanupFlags, context: JobContext): Promise<number> {
+  const jobs = instanceJobs(context.folder);
+  if (!jobs) {
+    const { code, document } = await cleanupJob(flags, context);
+    if (context.json) printJson(document);
+    return code;
+  }
+  // Each database is a job of its own; the whole's folder, which names them, goes last.
+  const outcomes: (Outcome & { readonly name: string })[] = [];
+  for (const database of jobs) {
+    if (!context.json) print(`database ${database.name}`);
+    try {
+      outcomes.push({ name: database.name, ...(await cleanupJob(flags, await databaseContext(flags, context, database))) });
+    } catch (error) {
+      // One that cannot be looked at keeps nobody from the others.
+      if (!(error instanceof PgweaveError) || error.code !== 'cleanup-nothing-reachable') throw error;
+      if (!context.json) print(`not looked at: ${error.message}`);
+      outcomes.push({ name: database.name, code: exitCodes.failed, over: false, document: { error: { code: error.code, message: error.message, hint: error.hint ?? null } } });
+    }
+  }
+  const complete = outcomes.every((o) => o.over);
+  if (complete) rmSync(context.folder.path, { recursive: true, force: true });
+  if (context.json) printJson({ format: 1, job: context.job, databases: outcomes.map(({ name, document }) => ({ name, ...document })) });
+  return Math.max(...outcomes.map((o) => o.code));
+}
+
+interface Outcome {
+  readonly code: number;
+  /** Nothing is left of the job, and both sides were looked at. */
+  readonly over: boolean;
+  readonly document: object;
+}
+
+async function cleanupJob(flags: CleanupFlags, context: JobContext): Promise<Outcome> {
   const { planCleanup, runCleanup } = await import('../workflows/cleanup.ts');
   const source = optional(() => context.source());
   const target = optional(() => context.target());
@@ -29,9 +64,9 @@ async function cleanup(flags: CleanupFlags, context: JobContext): Promise<number
   const plan = await planCleanup(options);
   if (!context.json) print(...planText(plan, context.job));
   if (flags.dryRun || plan.leftovers.length === 0) {
-    if (!flags.dryRun && plan.unreachable.length === 0 && source && target) forgetFolder(context, source, target);
-    if (context.json) printJson({ ...plan, removed: [], failed: [] });
-    return plan.unreachable.length > 0 ? exitCodes.failed : exitCodes.done;
+    const over = !flags.dryRun && plan.unreachable.length === 0;
+    if (over && source && target) forgetFolder(context, source, target);
+    return { code: plan.unreachable.length > 0 ? exitCodes.failed : exitCodes.done, over, document: { ...plan, removed: [], failed: [] } };
   }
   if (!flags.yes) {
     if (!context.interactive) throw usageError('cleanup removes things and was not confirmed', 'Add --yes to remove what is listed, or --dry-run to list only.');
@@ -39,16 +74,15 @@ async function cleanup(flags: CleanupFlags, context: JobContext): Promise<number
     if (isCancel(answer)) throw interruptedError('Nothing was removed.');
     if (!answer) {
       print('Nothing was removed.');
-      return exitCodes.done;
+      return { code: exitCodes.done, over: false, document: { ...plan, removed: [], failed: [] } };
     }
   }
   const result = await runCleanup(plan, { ...options, force: flags.force === true });
   const complete = result.failed.length === 0 && plan.unreachable.length === 0;
   // The folder is the last trace: it names both ends, so it stays while something is left to remove.
   if (complete && source && target) rmSync(context.folder.path, { recursive: true, force: true });
-  if (context.json) printJson({ ...plan, ...result });
-  else print(...resultText(result, plan));
-  return complete ? exitCodes.done : exitCodes.failed;
+  if (!context.json) print(...resultText(result, plan));
+  return { code: complete ? exitCodes.done : exitCodes.failed, over: complete && source !== undefined && target !== undefined, document: { ...plan, ...result } };
 }
 
 /** A job that left nothing at the ends that its folder names is over: the folder would only keep its name from others. */

@@ -9,6 +9,7 @@ import { displayName } from '../pg/identifiers.ts';
 import type { FollowOptions, FollowResult } from '../workflows/follow.ts';
 import type { Direction, Turn } from '../workflows/switchover/turn-around.ts';
 import { claimJob, jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { refuseInstance } from './instance.ts';
 import { addRunOptions, runJob, type RunFlags, type RunningJob } from './run-job.ts';
 
 /** Flags of `follow` and of the streaming half of `clone --follow`. */
@@ -34,6 +35,7 @@ export function followCommand(): Command {
   const command = jobCommand('follow', 'stream changes of a job that was cloned; goes on where it stopped', 'pgweave follow --job shop\npgweave follow --job shop --until-caught-up          (exit 0 once the target has it all)');
   return addRunOptions(addFollowOptions(command)).action((flags: CommonOptions & RunFlags & FollowFlags) =>
     runAction(flags, async (context) => {
+      refuseInstance(context, 'follow');
       const source = context.source();
       const target = context.target();
       claimJob(context, source, target);

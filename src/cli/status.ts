@@ -10,8 +10,8 @@ import { tableKey, type TableRef } from '../core/tables.ts';
 import { parseDuration } from '../core/units.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import type { NativeStatus } from '../workflows/status.ts';
-import { databaseFolder, instanceJobs } from '../workflows/instance.ts';
-import { jobCommand, jobContext, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { chosenDatabases, databaseContext } from './instance.ts';
 import { paintFor } from './render/layout.ts';
 import { renderNativeStatus } from './render/native-status.ts';
 import { renderStatus } from './render/status.ts';
@@ -64,16 +64,16 @@ interface Entry {
 }
 
 async function look(flags: StatusFlags, context: JobContext, rules: SelectionRules): Promise<Entry[]> {
-  const jobs = instanceJobs(context.folder);
+  const jobs = chosenDatabases(context, rules);
   if (!jobs) {
     const found = await lookAt(context, context.job, context.folder);
     if (!found) throw new PgweaveError('no-such-job', `nothing is known of job "${context.job}"`, { hint: 'It has not begun, or ran on another machine: then give --source and --target. Its name is given with --job.' });
     return [{ name: undefined, found, problem: undefined, recorded: undefined }];
   }
   const entries: Entry[] = [];
-  for (const { name, job, status } of jobs) {
-    if (rules.excludeDatabases.some((part) => part.text === name) || (rules.includeDatabases.length > 0 && !rules.includeDatabases.some((part) => part.text === name))) continue;
-    const one = await jobContext({ ...flags, job, dir: databaseFolder(job, flags.dir).path }, context.signal);
+  for (const database of jobs) {
+    const { name, job, status } = database;
+    const one = await databaseContext(flags, context, database);
     try {
       entries.push({ name, found: await lookAt(one, job, one.folder), problem: undefined, recorded: status });
     } catch (error) {

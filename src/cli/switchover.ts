@@ -8,6 +8,7 @@ import { quoteIdent } from '../pg/identifiers.ts';
 import type { LockScope } from '../workflows/switchover/lock-source.ts';
 import type { SwitchoverResult } from '../workflows/switchover.ts';
 import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { refuseInstance } from './instance.ts';
 
 interface SwitchoverFlags extends CommonOptions {
   readonly back?: boolean;
@@ -42,6 +43,7 @@ function parseBuffer(text: string): bigint {
 }
 
 async function run(flags: SwitchoverFlags, context: JobContext): Promise<void> {
+  refuseInstance(context, 'switchover');
   const { oppositeJob } = await import('../core/way-back.ts');
   const back = flags.back === true;
   const job = back ? oppositeJob(context.job) : context.job;

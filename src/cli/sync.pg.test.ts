@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
-import { resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runCli, startCli, stateFolder } from '../../test/support/cli.ts';
 import { createDatabase, privateServer, sharedServer, waitFor, type Cluster, type TestDatabase } from '../../test/support/servers.ts';
@@ -149,6 +150,32 @@ describe('a whole instance', { timeout: 900_000 }, () => {
       expect(await runCli([...command, ...args, '--exclude-tables', 'tiny_1.jnuk'])).toMatchObject({ code: 2, stderr: expect.stringContaining('Nearest to tiny_1.jnuk: tiny_1.public.junk') });
     }
     expect(await query(to, 'postgres', `select 1 from pg_database where datname in ('tiny_1', 'shop')`)).toEqual([]);
+  });
+
+  it('is one job for status, verify and cleanup; a command on one database says which there are', async () => {
+    using folder = stateFolder();
+    const job = newJob();
+    const ends = ['--source', from.uri('shop'), '--target', to.uri('postgres'), '--job', job, '--dir', folder.path, '--yes'];
+    expect(await runCli(['clone', '--sync', '--include-databases', 'tiny_1,shop', ...ends])).toMatchObject({ code: 0 });
+    try {
+      // Also where the ends are given: each database is looked at where it is.
+      const status = await runCli(['status', ...ends]);
+      expect(status.stdout.match(/native subscription pgweave_sc\w+_(shop|tiny_1) /g)).toHaveLength(2);
+      expect((await runCli(['status', ...ends, '--include-databases', 's*'])).stdout).not.toContain('tiny_1');
+      expect(await runCli(['verify', ...ends])).toMatchObject({ code: 0, stdout: expect.stringMatching(/database shop[^]*2 tables equal[^]*database tiny_1[^]*2 tables equal/) });
+      // Nothing compared would be nothing proved.
+      for (const [flags, near] of [[['--include-databases', 'shpo'], 'Did you mean "shop"?'], [['--tables', 'jnuk'], 'shop.public.junk']] as const) {
+        expect(await runCli(['verify', ...ends, ...flags])).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining(near) });
+      }
+      for (const command of [['switchover'], ['follow'], ['table', 't']]) {
+        expect(await runCli([...command, ...ends])).toMatchObject({ code: 2, stderr: expect.stringContaining(`pgweave ${command.join(' ')} --job ${job}_tiny_1`) });
+      }
+    } finally {
+      expect(await runCli(['cleanup', ...ends])).toMatchObject({ code: 0, stdout: expect.stringMatching(/database shop[^]*4 removed[^]*database tiny_1[^]*4 removed/) });
+      for (const name of ['shop', 'tiny_1']) await query(to, 'postgres', `drop database ${name}`);
+    }
+    expect(await query(from, 'postgres', 'select 1 from pg_replication_slots')).toEqual([]);
+    expect(existsSync(join(folder.path, 'instance.json'))).toBe(false);
   });
 
   it('is one command: a job a database, one that fails does not stop the rest, and a rerun does what is left', async () => {

@@ -6,6 +6,7 @@ import type { TableRef } from '../core/tables.ts';
 import { displayName } from '../pg/identifiers.ts';
 import type { TableAction, TableResult } from '../workflows/table.ts';
 import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { refuseInstance } from './instance.ts';
 
 interface TableFlags extends CommonOptions {
   readonly retry?: boolean;
@@ -60,6 +61,7 @@ async function table(name: string, flags: TableFlags, context: JobContext): Prom
     const answer = await confirm({ message: what, initialValue: false });
     if (isCancel(answer) || !answer) throw interruptedError('Nothing was changed.');
   }
+  refuseInstance(context, `table ${name}`);
   const { tableCommand } = await import('../workflows/table.ts');
   const result = await tableCommand({ source: context.source(), target: context.target(), job: context.job, table: ref, action, folder: context.folder, signal: context.signal });
   if (context.json) printJson(result);

@@ -10,6 +10,7 @@ import { Session } from '../pg/session.ts';
 import { databaseFolder, instanceJobs } from '../workflows/instance.ts';
 import type { TableReport, VerifyReport } from '../workflows/verify.ts';
 import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { chosenDatabases } from './instance.ts';
 import { paintFor } from './render/layout.ts';
 import { renderVerified } from './render/verified.ts';
 import { addSelectionOptions, selectionRules, type SelectionOptions } from './selection-options.ts';
@@ -61,6 +62,11 @@ interface Piece {
 async function runVerify(flags: VerifyFlags, context: JobContext): Promise<number> {
   const given = selectionRules(flags, context.config());
   const pieces = await piecesOf(flags, context, given);
+  if (pieces.length > 1) {
+    const { rulesByDatabase } = await import('../catalog/selection.ts');
+    // For its refusal of names that match nothing in any of them: nothing compared is nothing proved.
+    await rulesByDatabase(context.source(), mergeRules(given, { ...noRules, includeTables: (flags.tables ?? []).flatMap(parseTables) }), pieces.map((p) => p.source.database), { job: context.job, signal: context.signal });
+  }
   const reports: VerifyReport[] = [];
   for (const piece of pieces) reports.push(await verifyPiece(flags, piece, given, context));
   if (context.json) printJson(reports.length === 1 ? reports[0] : { format: 1, ok: reports.every((r) => r.ok), databases: reports.map((report, i) => ({ name: pieces[i]!.source.database, report })) });
@@ -104,11 +110,8 @@ async function verifyPiece(flags: VerifyFlags, piece: Piece, given: SelectionRul
 
 /** The databases of the job: as an earlier run recorded them, as flags choose them, else the URI's own. */
 async function piecesOf(flags: VerifyFlags, context: JobContext, given: SelectionRules): Promise<Piece[]> {
-  const jobs = instanceJobs(context.folder);
-  if (jobs) {
-    const wanted = jobs.filter(({ name }) => !given.excludeDatabases.some((part) => part.text === name) && (given.includeDatabases.length === 0 || given.includeDatabases.some((part) => part.text === name)));
-    return wanted.map(({ name, job }) => ({ job, folder: databaseFolder(job, flags.dir), source: withDatabase(context.source(), name), target: withDatabase(context.target(), name), databases: jobs.map((j) => j.name) }));
-  }
+  const jobs = chosenDatabases(context, given);
+  if (jobs) return jobs.map(({ name, job }) => ({ job, folder: databaseFolder(job, flags.dir), source: withDatabase(context.source(), name), target: withDatabase(context.target(), name), databases: instanceJobs(context.folder)!.map((j) => j.name) }));
   const source = context.source();
   const target = context.target();
   if (!selectsDatabases(given)) return [{ job: context.job, folder: context.folder, source, target, databases: [source.database] }];

@@ -24,11 +24,7 @@ export function selectsDatabases(rules: SelectionRules): boolean {
 export function selectDatabases(rules: SelectionRules, databases: readonly SelectableDatabase[], connected: string): string[] {
   if (!selectsDatabases(rules)) return [connected];
   const names = databases.map((d) => d.name);
-  for (const [flag, parts] of [['--include-databases', rules.includeDatabases], ['--exclude-databases', rules.excludeDatabases]] as const) {
-    for (const part of parts) {
-      if (!names.some((name) => partMatches(part, name))) throw usageError(`${flag} names ${partText(part)}, and there is no such database`, didYouMean(part.text, names) || `There are: ${names.join(', ')}.`);
-    }
-  }
+  refuseUnknown(rules, names);
   const out = databases.filter((d) => {
     if (rules.excludeDatabases.some((part) => partMatches(part, d.name))) return false;
     const named = rules.includeDatabases.filter((part) => partMatches(part, d.name));
@@ -40,4 +36,19 @@ export function selectDatabases(rules: SelectionRules, databases: readonly Selec
   });
   if (out.length === 0) throw usageError('the rules leave out every database', `There are: ${names.join(', ')}. Maintenance databases such as "postgres" are taken only when --include-databases names them.`);
   return out.map((d) => d.name).sort();
+}
+
+/** Of the databases that a job is about already, those that the rules choose. Throws a usage error for a name that is none of them. */
+export function databasesOfJob(rules: SelectionRules, names: readonly string[]): string[] {
+  refuseUnknown(rules, names);
+  const any = (parts: SelectionRules['includeDatabases'], name: string) => parts.some((part) => partMatches(part, name));
+  return names.filter((name) => !any(rules.excludeDatabases, name) && (rules.includeDatabases.length === 0 || any(rules.includeDatabases, name)));
+}
+
+function refuseUnknown(rules: SelectionRules, names: readonly string[]): void {
+  for (const [flag, parts] of [['--include-databases', rules.includeDatabases], ['--exclude-databases', rules.excludeDatabases]] as const) {
+    for (const part of parts) {
+      if (!names.some((name) => partMatches(part, name))) throw usageError(`${flag} names ${partText(part)}, and there is no such database`, didYouMean(part.text, names) || `There are: ${names.join(', ')}.`);
+    }
+  }
 }

@@ -1,4 +1,4 @@
-export { selectDatabases, selectsDatabases, type SelectableDatabase } from './databases.ts';
+export { databasesOfJob, selectDatabases, selectsDatabases, type SelectableDatabase } from './databases.ts';
 export { danglingForeignKeys, refuseDanglingForeignKeys, type DanglingForeignKey, type ForeignKey } from './foreign-keys.ts';
 export { keepRules, keptRules } from './kept.ts';
 export { parsePredicate, type Predicate } from './predicate.ts';

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../config.ts';
 import { JobFolder } from '../job-folder.ts';
 import { tableKey } from '../tables.ts';
-import { selectDatabases } from './databases.ts';
+import { databasesOfJob, selectDatabases } from './databases.ts';
 import { danglingForeignKeys, refuseDanglingForeignKeys } from './foreign-keys.ts';
 import { jobConfigOf } from './job-config.ts';
 import { keepRules } from './kept.ts';
@@ -145,6 +145,8 @@ describe('databases', () => {
     expect(() => selectDatabases(rules({ includeDatabases: parseDatabases('shpo') }), there, 'shop')).toThrow(expect.objectContaining({ hint: 'Did you mean "shop"?' }));
     expect(() => selectDatabases(rules({ includeDatabases: parseDatabases('template0') }), there, 'shop')).toThrow(/takes no connections/);
     expect(() => selectDatabases(rules({ excludeDatabases: parseDatabases('*') }), there, 'shop')).toThrow(/every database/);
+    expect(databasesOfJob(rules({ includeDatabases: parseDatabases('s*,postgres') }), ['crm', 'postgres', 'shop'])).toEqual(['postgres', 'shop']);
+    expect(() => databasesOfJob(rules({ excludeDatabases: parseDatabases('shpo') }), ['crm', 'shop'])).toThrow(expect.objectContaining({ exitCode: 2, hint: 'Did you mean "shop"?' }));
   });
 });
 
