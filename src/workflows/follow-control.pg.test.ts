@@ -88,6 +88,13 @@ describe('a follower', () => {
     await expect(controlFollower(target, pair.job, { action: 'hold' })).rejects.toMatchObject({ code: 'no-follower' });
   });
 
+  it('has caught up only with what was committed and not yet flushed when it began', async () => {
+    await using server = await privateServer(16, { settings: { synchronous_commit: 'off', wal_writer_delay: `'1s'` } });
+    await using pair = await makePair(server, server, 'create table t (id int primary key)');
+    await pair.source.run('insert into t values (1)');
+    expect(await follow({ source: pair.source.spec, target: pair.target.spec, job: pair.job, untilCaughtUp: true })).toMatchObject({ caughtUp: true, rows: 1 });
+  });
+
   it('refuses a second one, an unknown job, a missing slot, another plugin, a lost publication; ends when caught up', async () => {
     const server = await sharedServer(15);
     await using pair = await makePair(server, server, 'create table t (id int primary key)');

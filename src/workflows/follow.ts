@@ -11,9 +11,10 @@ import { isInterrupted, PgweaveError } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import { jobObjectName } from '../core/job-folder.ts';
 import type { TableRef } from '../core/tables.ts';
-import { formatLsn, parseLsn, type Lsn } from '../pg/lsn.ts';
+import { formatLsn, type Lsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { AppliedRecord } from './follow/applied-record.ts';
+import { committedLsn } from './follow/committed-lsn.ts';
 import { ControlDesk } from './follow/control-desk.ts';
 import { openLog, slotPosition } from './follow/open-log.ts';
 import type { FollowOptions, FollowResult } from './follow/options.ts';
@@ -108,7 +109,7 @@ export class Follower implements AsyncDisposable {
         describeSource: (table) => describeSource(options, sessions, table),
       });
       cleanUp.unshift(() => applier.close());
-      const [progress, goal] = await settleAll(applier.open(), currentLsn(source));
+      const [progress, goal] = await settleAll(applier.open(), committedLsn(source, signal));
       if ([...applier.gates.all()].length === 0 && options.unknownTables !== 'apply') {
         throw new PgweaveError('job-not-cloned', `the target knows no table of job "${job}"`, { hint: `Copy them first: pgweave clone --follow --job ${job}`, retry: 'manual' });
       }
@@ -265,11 +266,6 @@ function oldestCopy(applier: Applier): Lsn | undefined {
   let oldest: Lsn | undefined;
   for (const { record } of applier.gates.all()) if (record.copiedLsn !== undefined && (oldest === undefined || record.copiedLsn < oldest)) oldest = record.copiedLsn;
   return oldest;
-}
-
-async function currentLsn(source: Session): Promise<Lsn> {
-  const { lsn } = await source.one<{ lsn: string }>('select (case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_flush_lsn() end)::text as lsn');
-  return parseLsn(lsn);
 }
 
 async function describeSource(options: FollowOptions, sessions: { source: Session | undefined }, table: TableRef): Promise<{ name: string; type: string; notNull: boolean; defaultSql: string | undefined }[]> {
