@@ -350,7 +350,7 @@ export class Applier {
     await failpoint('apply.batch');
     const session = this.#session!;
     const last = transactions.at(-1)!;
-    const caughtUp = [...this.gates.all()].filter((gate) => gate.record.state.name === 'copied' && !gate.parked && (gate.record.copiedLsn === undefined || gate.record.copiedLsn <= last.commitLsn));
+    const caughtUp = [...this.gates.copied()].filter((gate) => !gate.parked && (gate.record.copiedLsn === undefined || gate.record.copiedLsn <= last.commitLsn));
     let units: WrittenUnit[];
     try {
       const prepared = session.writer.prepare(content.segments, (statement) => session.neutral(statement));
@@ -594,8 +594,8 @@ export class Applier {
   /** Lets copied tables stream on a source where nothing happens. */
   async #promoteIdle(): Promise<void> {
     if (this.#inFlight.length > 0) return;
-    for (const gate of this.gates.all()) {
-      if (gate.record.state.name !== 'copied' || gate.parked) continue;
+    for (const gate of this.gates.copied()) {
+      if (gate.parked) continue;
       if (gate.record.copiedLsn !== undefined && gate.record.copiedLsn > maxLsn((this.#log?.position().confirmedLsn ?? zeroLsn), this.appliedLsn)) continue;
       gate.record = await recordTableEvent(this.#control, this.#options.job, gate.record, { type: 'caught-up' });
       this.gates.announce(gate);

@@ -23,6 +23,31 @@ export interface Gate {
   left?: boolean;
 }
 
+/** Keeps the set of gates in state `copied` as records change: with thousands of tables, looking through all of them at every commit costs more than the commit. */
+class KnownGate implements Gate {
+  parked: boolean;
+  left = false;
+  readonly #copied: Set<Gate>;
+  #record: TableRecord;
+
+  constructor(record: TableRecord, parked: boolean, copied: Set<Gate>) {
+    this.parked = parked;
+    this.#copied = copied;
+    this.#record = record;
+    this.record = record;
+  }
+
+  get record(): TableRecord {
+    return this.#record;
+  }
+
+  set record(record: TableRecord) {
+    this.#record = record;
+    if (record.state.name === 'copied') this.#copied.add(this);
+    else this.#copied.delete(this);
+  }
+}
+
 /** Where a relation's changes go. */
 export interface Route {
   readonly gate: Gate;
@@ -65,6 +90,7 @@ export class TableGates {
   readonly #options: GateOptions;
   readonly #control: () => Session;
   readonly #gates = new Map<string, Gate>();
+  readonly #copied = new Set<Gate>();
   #routes = new WeakMap<Relation, Route>();
   readonly #latest = new Map<string, { relation: Relation; route: Route }>();
 
@@ -77,20 +103,29 @@ export class TableGates {
   async load(): Promise<void> {
     const records = await readTableStateMap(this.#control(), this.#options.job);
     const parked = new Set((await countParked(this.#control(), this.#options.job)).map(tableKey));
-    for (const [key, gate] of this.#gates) if (!records.has(key) && !gate.left) this.#gates.delete(key);
+    for (const [key, gate] of this.#gates) {
+      if (records.has(key) || gate.left) continue;
+      this.#gates.delete(key);
+      this.#copied.delete(gate);
+    }
     for (const [key, record] of records) {
       const gate = this.#gates.get(key);
       if (gate) {
         gate.record = record;
         gate.left = false;
         gate.parked = parked.has(key);
-      } else this.#gates.set(key, { record, parked: parked.has(key) });
+      } else this.#gates.set(key, new KnownGate(record, parked.has(key), this.#copied));
     }
     this.forgetPlans();
   }
 
   all(): Iterable<Gate> {
     return this.#gates.values();
+  }
+
+  /** Those whose rows are in and whose stream has not passed their snapshot. */
+  copied(): Iterable<Gate> {
+    return this.#copied;
   }
 
   get(table: TableRef): Gate | undefined {
@@ -188,14 +223,14 @@ export class TableGates {
     // Somebody may have taken it into the job since the states were read.
     const recorded = (await readTableStateMap(this.#control(), this.#options.job)).get(key);
     if (recorded) {
-      const known: Gate = { record: recorded, parked: (await countParked(this.#control(), this.#options.job)).some((p) => tableKey(p) === key) };
+      const known = new KnownGate(recorded, (await countParked(this.#control(), this.#options.job)).some((p) => tableKey(p) === key), this.#copied);
       this.#gates.set(key, known);
       return known;
     }
     const leaves = await this.#leavesOf(relation);
     const first = leaves[0];
     const table = { schema: relation.schema, name: relation.name };
-    const gate: Gate = { record: { ...table, state: { name: 'pending' }, copiedLsn: undefined, pausedLsn: undefined, rowKey: undefined, sqlstate: undefined }, parked: false };
+    const gate = new KnownGate({ ...table, state: { name: 'pending' }, copiedLsn: undefined, pausedLsn: undefined, rowKey: undefined, sqlstate: undefined }, false, this.#copied);
     this.#gates.set(key, gate);
     // A partitioned table that was copied leaf by leaf and is published as a whole: one snapshot for all its leaves makes it one table.
     if (first && leaves.every((leaf) => leaf.copiedLsn === first.copiedLsn && (leaf.state.name === 'copied' || leaf.state.name === 'streaming'))) {
