@@ -6,7 +6,7 @@ import { fitToTarget, planCopy } from '../../src/copy/table-plan.ts';
 import { armFailpoints } from '../../src/core/failpoints.ts';
 import { clone } from '../../src/workflows/clone.ts';
 import { rowDigests } from '../support/database-contents.ts';
-import { createDatabase, sharedServer, type TestDatabase } from '../support/servers.ts';
+import { createDatabase, sharedServer, waitFor, type TestDatabase } from '../support/servers.ts';
 
 const quick = { roles: false, jobs: 2 } as const;
 const ends = (source: TestDatabase, target: TestDatabase) => ({ source: source.spec, target: target.spec, ...quick });
@@ -140,6 +140,52 @@ describe('tables', () => {
     expect(await rowDigests(two.target)).toEqual(await rowDigests(two.source));
   });
 
+  it('generated: stored and virtual columns and identities ALWAYS, before, between and behind others', async () => {
+    await using two = await twoDatabases('generated', 18, 18);
+    await two.source.run(`
+      create table t (v int generated always as (a * 2) virtual, id bigint generated always as identity (start 50 increment 5) primary key, s text generated always as ('<' || b || '>') stored, a int, w text generated always as (b || 'w') virtual, b text);
+      insert into t (a, b) select i, 'b' || i from generate_series(1, 30) i`);
+    for (const format of ['text', 'auto'] as const) await cloneEqual(two, { format, resume: false, dropExisting: true });
+    expect(await two.target.query('select v, id::int as id, s, w from t order by t.id desc limit 1')).toEqual([{ v: 60, id: 195, s: '<b30>', w: 'b30w' }]);
+    expect(await two.target.query('insert into t (a, b) values (1, null) returning id::int as id')).toEqual([{ id: 200 }]);
+  });
+
+  it('snapshot-released: the source is let go of once the rows are in, while indexes are still built, and how far these are is told', async () => {
+    await using two = await twoDatabases('released', 15, 18);
+    // An index that somebody holds up on the target: locks of this kind are each database's own.
+    await two.source.run(`create function held(int) returns int language plpgsql immutable as $$ begin if $1 = 150000 then perform pg_catalog.pg_advisory_xact_lock(77); end if; return $1; end $$;
+      create table t (id int); insert into t select generate_series(1, 200000); create index slow on t (held(id))`);
+    const locker = await two.target.session();
+    await locker.query('select pg_catalog.pg_advisory_lock(77)');
+    const phases: (string | undefined)[] = [];
+    const cloned = clone({ ...ends(two.source, two.target), job: two.source.name, onEvent: (e) => { if (e.type === 'index' && e.status === 'progress') phases.push(e.phase); } });
+    try {
+      await waitFor('the index to be held up', async () => (await two.target.query(`select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`)).length > 0);
+      await waitFor('the source to be free of our snapshot', async () => (await two.source.query(`select from pg_stat_activity where datname = current_database() and application_name like 'pgweave %' and (backend_xmin is not null or xact_start is not null) and pid <> pg_backend_pid()`)).length === 0, 20_000);
+      await waitFor('the progress of the index', () => phases.length > 0, 20_000);
+    } finally {
+      await locker.query('select pg_catalog.pg_advisory_unlock(77)');
+      await cloned;
+    }
+    expect(phases[0]).toEqual(expect.any(String));
+    expect(await rowDigests(two.target)).toEqual(await rowDigests(two.source));
+  });
+
+  it('owners, grants and statistics: as they are on the source and gathered, or neither where that was asked for', async () => {
+    await using two = await twoDatabases('plain', 18, 18);
+    const role = `plain_${process.pid}`;
+    await two.source.run(`create role ${role}; create table t (id int, kind text) partition by list (kind); create table t_a partition of t for values in ('a'); insert into t select i, 'a' from generate_series(1, 500) i; alter table t owner to ${role}; alter table t_a owner to ${role}; grant select on t to public`);
+    const state = () => two.target.query(`select relname, relowner = '${role}'::regrole as owned, relacl is not null as granted, reltuples::int as rows, exists (select from pg_stats s where s.tablename = relname) as known from pg_class where relname in ('t', 't_a') order by 1`);
+    try {
+      await cloneEqual(two);
+      expect(await state()).toEqual([{ relname: 't', owned: true, granted: true, rows: 500, known: true }, { relname: 't_a', owned: true, granted: false, rows: 500, known: true }]);
+      await cloneEqual(two, { owners: false, privileges: false, statistics: 'none', resume: false, dropExisting: true });
+      expect(await state()).toEqual([{ relname: 't', owned: false, granted: false, rows: -1, known: false }, { relname: 't_a', owned: false, granted: false, rows: -1, known: false }]);
+    } finally {
+      await two.source.run(`drop table t; drop role ${role}`);
+    }
+  });
+
   it('snapshot-of-the-slot: what is written once the slot is there is not in the copy, and waits in the slot', async () => {
     await using two = await twoDatabases('slot', 18, 14);
     await two.source.run(`create table t (id int primary key); insert into t select generate_series(1, 10); create table no_key (a int); create table parts (id int, primary key (id)) partition by range (id); create table parts_1 partition of parts for values from (0) to (10)`);
@@ -162,7 +208,10 @@ describe('tables', () => {
   it('timeouts: those of role and database touch neither our sessions nor pg_dump', async () => {
     await using two = await twoDatabases('timeouts');
     await two.source.run('create table t (id int primary key); insert into t select generate_series(1, 10)');
-    for (const database of [two.source, two.target]) await database.run(`alter database "${database.name}" set statement_timeout = '1s'; alter database "${database.name}" set idle_in_transaction_session_timeout = '1s'; alter database "${database.name}" set lock_timeout = '1s'`);
+    // A role's settings go before the database's.
+    for (const whose of [`database "${two.source.name}"`, `role postgres in database "${two.target.name}"`]) {
+      for (const setting of ['statement_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout']) await (whose.startsWith('role') ? two.target : two.source).run(`alter ${whose} set ${setting} = '1s'`);
+    }
     const locker = await two.source.session();
     await locker.query('set statement_timeout = 0');
     await locker.query('begin; lock table t in access exclusive mode');
