@@ -22,11 +22,12 @@ import { beginJob, type BegunJob } from './clone/job.ts';
 import type { CloneOptions, CloneResult } from './clone/options.ts';
 import { addForeignKeys, tableIndexes } from './clone/restore-keys.ts';
 import { planOf, sourceTables, type ClonedSchema } from './clone/schema.ts';
+import { streamedTables } from './clone/filtered-stream.ts';
 import { openLaterSnapshot, startStream, type StreamStart } from './clone/stream-start.ts';
 import { watchSlot } from './clone/watch-slot.ts';
 import type { ConnectionSpec } from '../pg/conninfo.ts';
 import type { Session } from '../pg/session.ts';
-import type { JobPublications } from './publications.ts';
+import { ensurePublications, type JobPublications } from './publications.ts';
 import { refuseSwitchedOver } from './switchover/record.ts';
 import { publishSelection } from './sync.ts';
 
@@ -113,7 +114,7 @@ class CloneRun {
     let stream: StreamStart | undefined;
     let snapshot: SourceSnapshot | undefined;
     if (mode !== 'clone') {
-      const started = await startStream({ source: this.#source, target: this.#target.session, ledger: job.ledger, job: this.#options.job, tables, publish: this.#publish(), emit: this.#emit, signal: this.#signal });
+      const started = await startStream({ source: this.#source, target: this.#target.session, ledger: job.ledger, job: this.#options.job, publish: this.#publish(tables), emit: this.#emit, signal: this.#signal });
       stream = started.start;
       snapshot = started.snapshot;
       await this.#options.hooks?.onStreamStart?.(stream);
@@ -138,16 +139,17 @@ class CloneRun {
     }
   }
 
-  /** A native subscription gets what the publication says: with row filters and column lists, and nothing that would harm the source. */
-  #publish(): ((source: Session) => Promise<JobPublications>) | undefined {
+  /** Row filters are applied by the source. A native subscription gets what the publication says: with column lists too, and nothing that would harm the source. */
+  #publish(tables: readonly TableRef[]): (source: Session) => Promise<JobPublications> {
     const { mode, job, rules, scope, insertOnly } = this.#options;
-    return mode === 'sync' ? (source) => publishSelection(source, { job, rules, scope, ...(insertOnly === undefined ? {} : { insertOnly }) }) : undefined;
+    if (mode !== 'sync') return async (source) => ensurePublications(source, { job, tables: await streamedTables(source, { job, rules, scope }, tables), both: true });
+    return (source) => publishSelection(source, { job, rules, scope, ...(insertOnly === undefined ? {} : { insertOnly }) });
   }
 
   async #alreadyDone(job: BegunJob): Promise<Counts> {
     const { mode = 'clone' } = this.#options;
     let stream: StreamStart | undefined;
-    if (mode !== 'clone') stream = (await startStream({ source: this.#source, target: this.#target.session, ledger: job.ledger, job: this.#options.job, tables: await sourceTables(this.#source, job, this.#options), publish: this.#publish(), emit: this.#emit, signal: this.#signal })).start;
+    if (mode !== 'clone') stream = (await startStream({ source: this.#source, target: this.#target.session, ledger: job.ledger, job: this.#options.job, publish: this.#publish(await sourceTables(this.#source, job, this.#options)), emit: this.#emit, signal: this.#signal })).start;
     const states = await readTableStateMap(this.#target.session, this.#options.job);
     return { resumed: true, alreadyDone: true, schemaObjects: 0, tables: states.size, rows: 0, bytes: 0, indexes: 0, sequences: 0, largeObjects: 0, leftOut: [], stream };
   }

@@ -18,7 +18,9 @@ import { Ledger } from '../../schema/ledger.ts';
 import { refuseClashes, type Rename } from '../../schema/renames.ts';
 import type { End } from './ends.ts';
 import { refuseExisting } from './existing.ts';
+import { checkStreamed } from './filtered-stream.ts';
 import type { CloneOptions } from './options.ts';
+import { sourceTables } from './schema.ts';
 
 /** A job whose beginning is recorded on the target. */
 export interface BegunJob {
@@ -52,6 +54,7 @@ export async function beginJob(options: Options, source: End, target: End): Prom
   const resumed = known !== undefined && resume;
   if (!resumed) {
     if (mode === 'sync') await checkPublishable(source.session, options);
+    if (mode === 'follow') await checkStreamed(source.session, options, await sourceTables(source, chosen, options));
     await columnDependentsOf(source.session, chosen.excluded);
     if (!options.dropExisting) refuseExisting(await inTheWay(source, target, chosen));
     await refuseClashes(source.session, target.session, chosen.renames, (table) => chosen.selection.choose(table) !== 'skip');

@@ -86,7 +86,7 @@ export async function tablespacesOf(target: End, options: Pick<CloneOptions, 'ta
 }
 
 /** Tables whose changes a stream would carry: ordinary ones, roots of partition trees where all leaves belong to the job, else the leaves that do. */
-export async function sourceTables(source: End, job: BegunJob, options: CloneOptions): Promise<TableRef[]> {
+export async function sourceTables(source: End, job: Pick<BegunJob, 'selection'>, options: CloneOptions): Promise<TableRef[]> {
   const all = (await planCopy(source.session, { splitBytes: 0, format: options.format ?? 'auto', sameEncoding: false })).filter((t) => !t.extensionConfig);
   const chosen = (table: TableRef) => job.selection.choose(table) === 'copy';
   // Published by its root, a leaf that is left out would send its changes too.

@@ -7,11 +7,10 @@ import { PgweaveError } from '../../core/errors.ts';
 import type { Emit } from '../../core/events.ts';
 import { failpoint } from '../../core/failpoints.ts';
 import { jobObjectName } from '../../core/job-folder.ts';
-import type { TableRef } from '../../core/tables.ts';
 import { formatLsn, parseLsn, type Lsn } from '../../pg/lsn.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { Session } from '../../pg/session.ts';
-import { ensurePublications, type JobPublications } from '../publications.ts';
+import type { JobPublications } from '../publications.ts';
 import type { End } from './ends.ts';
 
 /** Where a job's stream of changes begins. */
@@ -27,9 +26,7 @@ export interface StreamStartOptions {
   readonly target: Session;
   readonly ledger: CopyLedger;
   readonly job: string;
-  readonly tables: readonly TableRef[];
-  /** Makes the publications in another way than for pgweave's own stream, which filters by itself. */
-  readonly publish?: ((source: Session) => Promise<JobPublications>) | undefined;
+  readonly publish: (source: Session) => Promise<JobPublications>;
   readonly emit: Emit;
   readonly signal: AbortSignal;
 }
@@ -43,7 +40,7 @@ const slowSlotMs = 3000;
  */
 export async function startStream(options: StreamStartOptions): Promise<{ readonly start: StreamStart; readonly snapshot: SourceSnapshot | undefined }> {
   const { source, target, ledger, job, emit } = options;
-  const publications = options.publish ? await options.publish(source.session) : await ensurePublications(source.session, { job, tables: options.tables, both: true });
+  const publications = await options.publish(source.session);
   if (publications.insertsOnly.length > 0) {
     const names = publications.insertsOnly.map((t) => displayName(t.schema, t.name));
     emit({ type: 'warning', code: 'inserts-only', message: `${names.length === 1 ? `${names[0]} has` : `${names.length} tables have`} no replica identity, so only inserts are streamed${names.length === 1 ? '' : `: ${names.slice(0, 5).join(', ')}${names.length > 5 ? ', …' : ''}`}`, hint: 'UPDATE and DELETE there do not reach the target. Give the table a primary key, or ALTER TABLE … REPLICA IDENTITY on the source; pgweave validate says which.' });

@@ -36,7 +36,7 @@ export interface RecopyOptions {
  */
 export async function recopyTable(options: RecopyOptions, table: TableRef): Promise<Lsn> {
   const { source, target, job, emit, signal } = options;
-  await publishTable(source, job, table);
+  await publishTable(source, job, table, options.rules.rowCondition(table));
   await using snapshot = await openSlotSnapshot(source, { job, slot: `${jobObjectName(job)}_copy_${process.pid.toString(36)}${(recopies += 1)}`, temporary: true, signal });
   const lsn = snapshot.lsn!;
   const leaves = await snapshot.session.query<LeafRow>(leavesOf(table));
@@ -114,14 +114,14 @@ async function emptyTable(to: WireConnection, name: string, plain: boolean): Pro
 }
 
 /** Adds a table to the job's publication where it is not in one; one without a replica identity goes where only inserts are published. */
-async function publishTable(spec: ConnectionSpec, job: string, table: TableRef): Promise<void> {
+async function publishTable(spec: ConnectionSpec, job: string, table: TableRef, condition: string | undefined): Promise<void> {
   await using source = await Session.open(spec, { role: 'publish', job, side: 'the source' });
   await source.query('set default_transaction_read_only = off');
   const names = publicationNamesOf(job);
   const { published, identified, exists } = await source.one<{ published: boolean; identified: boolean; exists: boolean }>(publicationsOf(table, [names.all, names.inserts]));
   // A publication of somebody's own choosing decides by itself what is in it.
   if (published || !exists) return;
-  await source.query(`alter publication ${quoteIdent(identified ? names.all : names.inserts)} add table ${qualifiedName(table.schema, table.name)}`);
+  await source.query(`alter publication ${quoteIdent(identified ? names.all : names.inserts)} add table ${qualifiedName(table.schema, table.name)}${condition === undefined ? '' : ` where ${condition}`}`);
 }
 
 /** Takes a table out of the job's publications. */

@@ -106,7 +106,7 @@ async function definitionFaults(session: Session, selected: TableSelection, leav
     faults.push({ text: `${name} would be called ${displayName(mapTo.schema, mapTo.name)} on the target, which a native subscription cannot do`, fix: 'Leave --map out, or follow with pgweave itself: pgweave clone --follow' });
   }
   if ((where !== undefined || excludeColumns.length > 0) && session.serverVersion < 150_000) {
-    faults.push({ text: `${name}: native publications have row filters and column lists from PostgreSQL 15 on; the source is ${session.serverVersionText.split(' ')[0]}`, fix: 'Follow with pgweave itself, which filters on every version: pgweave clone --follow' });
+    faults.push({ text: `${name}: native publications have row filters and column lists from PostgreSQL 15 on; the source is ${session.serverVersionText.split(' ')[0]}`, fix: 'For columns follow with pgweave itself, which leaves them out on every version: pgweave clone --follow. A row filter needs a source of 15.' });
   }
   if (inserts) return faults;
   for (const leaf of leaves) {
@@ -115,7 +115,7 @@ async function definitionFaults(session: Session, selected: TableSelection, leav
     if (outside.length > 0) {
       faults.push({
         text: `the row filter of ${name} reads ${outside.join(', ')}, which ${outside.length === 1 ? 'is' : 'are'} not in its replica identity: UPDATE and DELETE would fail on the source`,
-        fix: `On the source: ALTER TABLE ${displayName(leaf.schema, leaf.name)} REPLICA IDENTITY FULL; or follow with pgweave itself, which filters by any column: pgweave clone --follow`,
+        fix: `On the source: ALTER TABLE ${displayName(leaf.schema, leaf.name)} REPLICA IDENTITY FULL;`,
       });
     }
     const missing = leaf.replica_identity === 'f' ? excludeColumns : excludeColumns.filter((column) => identity.has(column));
