@@ -1,12 +1,9 @@
-import { cpSync, rmSync, writeFileSync } from 'node:fs';
-import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { createDatabase, privateServer, sharedServer, waitFor, type Cluster, type EmbeddedVersion } from '../../test/support/servers.ts';
+import { createDatabase, privateServer, sharedServer, waitFor } from '../../test/support/servers.ts';
 import { startPooler } from '../../test/support/pooler.ts';
+import { standbyOf } from '../../test/support/standby.ts';
 import { parseConninfo } from '../pg/conninfo.ts';
 import { Session } from '../pg/session.ts';
-import { createCluster } from '../servers/cluster.ts';
 import { verify } from '../workflows/verify.ts';
 import type { Check } from './check.ts';
 import type { JobKind } from './context.ts';
@@ -153,19 +150,3 @@ describe('preflight on servers with settings of their own', () => {
     expect(one((await runPreflight({ source: database.spec, target: target.spec, kind: kind('clone') })).checks, 'source-pooler').status).toBe('ok');
   });
 });
-
-/** A streaming standby, made from a cold copy of the primary's folder. */
-async function standbyOf(primary: Cluster, version: EmbeddedVersion): Promise<Cluster> {
-  const standby = await createCluster({ version, template: true });
-  await primary.stop();
-  rmSync(standby.dataFolder, { recursive: true, force: true });
-  // cp keeps the owner, which is not us where we are root.
-  if (process.getuid?.() === 0) execFileSync('cp', ['-a', primary.dataFolder, standby.dataFolder]);
-  else cpSync(primary.dataFolder, standby.dataFolder, { recursive: true });
-  rmSync(join(standby.dataFolder, 'postmaster.pid'), { force: true });
-  await primary.start();
-  writeFileSync(join(standby.dataFolder, 'standby.signal'), '');
-  standby.configure({ primary_conninfo: `'host=127.0.0.1 port=${primary.port} user=postgres'` });
-  await standby.start();
-  return standby;
-}

@@ -48,7 +48,7 @@ export function standbyCheck(source: CheckedServer, context: PreflightContext): 
   if (majorOf(source) < 16) {
     return [check('source-standby', 'source', 'fail', `source is a standby of version ${majorOf(source)}: logical decoding on a standby needs 16 or newer, so it can only be copied`, { facts, fix: [advice('source', 'name the primary as --source'), advice('pgweave', 'or leave --follow and --sync out: a plain clone works')] })];
   }
-  const publication = sqlFix('source', `create publication ${quoteIdent(`pgweave_${context.kind.job}`)} for all tables;   -- on its primary: a standby cannot make one`);
+  const publication = sqlFix('source', `create publication ${quoteIdent(`pgweave_${context.kind.job}`)} for table …;   -- on its primary: a standby cannot make one; clone prints it in full`);
   return [check('source-standby', 'source', 'warn', 'source is a standby: the publication must be made on its primary, and creating the slot waits for the primary to be active', { facts, fix: [publication, ...feedback, sqlFix('source', 'select pg_log_standby_snapshot();   -- on its primary, where it is idle while the slot is created')] })];
 }
 

@@ -61,7 +61,7 @@ export async function clone(options: CloneOptions): Promise<CloneResult> {
     emit({ type: 'phase', phase: 'preparing' });
     const source = await open(options.source, 'source');
     const target = await open(options.target, 'target');
-    checkEnds(source, target);
+    checkEnds(source, target, options.mode);
     await refuseSwitchedOver(target.session, job);
     emit({ type: 'servers', source: source.facts, target: target.facts });
     const run = new CloneRun({ ...options, job, jobs, indexJobs, signal, onEvent: emit }, source, target, open);

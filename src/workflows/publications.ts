@@ -5,6 +5,7 @@ import { tableKey, type TableRef } from '../core/tables.ts';
 import { displayName, qualifiedName, quoteIdent, quoteLiteral } from '../pg/identifiers.ts';
 import type { Session } from '../pg/session.ts';
 import { sqlstate, sqlstateOf } from '../pg/sqlstate.ts';
+import { checkPublishedByPrimary } from './standby-publications.ts';
 
 export interface JobPublications {
   /** What a stream or subscription names: one or two. */
@@ -52,7 +53,7 @@ export function publicationNamesOf(job: string): { all: string; inserts: string 
 
 /**
  * Makes a job's publications or brings them to what is listed, in one transaction. Never publishes updates of a table without a replica identity: those go into a second
- * publication that carries inserts and truncates alone. Refuses a publication of that name that is somebody else's. Needs: owner of the tables, CREATE on the database.
+ * publication that carries inserts and truncates alone. Refuses a publication of that name that is somebody else's. Needs: owner of the tables, CREATE on the database. On a standby it only looks.
  */
 export async function ensurePublications(session: Session, options: PublicationOptions): Promise<JobPublications> {
   const rows = await session.query<PublishableRow>(publishable(options.tables.map((t) => t.schema), options.tables.map((t) => t.name)));
@@ -64,17 +65,32 @@ export async function ensurePublications(session: Session, options: PublicationO
   const full = published((row) => row.identified);
   const inserts = published((row) => !row.identified);
   const names = options.names ?? publicationNamesOf(options.job);
+  const insertsOnly = inserts.map(refOf);
+  const unlogged = rows.filter((row) => row.unlogged).map(refOf);
+  if ((await session.one<{ standby: boolean }>('select pg_catalog.pg_is_in_recovery() as standby')).standby) {
+    const wanted = [{ name: names.all, tables: full, sql: createSql(names.all, full, fully, options.viaRoot) }, ...(inserts.length > 0 ? [{ name: names.inserts, tables: inserts, sql: createSql(names.inserts, inserts, onlyInserts, options.viaRoot) }] : [])];
+    await checkPublishedByPrimary(session, wanted);
+    return { names: wanted.map((w) => w.name), insertsOnly, unlogged };
+  }
   try {
     await session.transaction(async () => {
-      await reconcile(session, options, names.all, full, 'insert, update, delete, truncate');
-      if (inserts.length > 0 || options.both) await reconcile(session, options, names.inserts, inserts, 'insert, truncate');
+      await reconcile(session, options, names.all, full, fully);
+      if (inserts.length > 0 || options.both) await reconcile(session, options, names.inserts, inserts, onlyInserts);
       else if ((await session.query<{ comment: string | null }>(publicationFacts(names.inserts)))[0]?.comment === mark(options.job)) await session.query(`drop publication ${quoteIdent(names.inserts)}`);
       if (options.takeBack) throw takenBack;
     });
   } catch (error) {
     if (error !== takenBack) throw refusal(session, options, error);
   }
-  return { names: inserts.length > 0 || options.both ? [names.all, names.inserts] : [names.all], insertsOnly: inserts.map(refOf), unlogged: rows.filter((row) => row.unlogged).map(refOf) };
+  return { names: inserts.length > 0 || options.both ? [names.all, names.inserts] : [names.all], insertsOnly, unlogged };
+}
+
+/** What a publication publishes. */
+const fully = 'insert, update, delete, truncate';
+const onlyInserts = 'insert, truncate';
+
+function createSql(name: string, tables: readonly PublishedTable[], publish: string, viaRoot = false): string {
+  return `create publication ${quoteIdent(name)}${tables.length === 0 ? '' : ` for table ${tables.map(tableClause).join(', ')}`} with (publish = ${quoteLiteral(publish)}, publish_via_partition_root = ${viaRoot})`;
 }
 
 /** Ends the transaction of publications that were only tried. */
@@ -106,10 +122,9 @@ export async function dropPublications(session: Session, job: string, names: { r
 
 async function reconcile(session: Session, options: PublicationOptions, name: string, tables: readonly PublishedTable[], publish: string): Promise<void> {
   const [facts] = await session.query<{ comment: string | null; via_root: boolean }>(publicationFacts(name));
-  const list = tables.map(tableClause).join(', ');
   const viaRoot = options.viaRoot ?? false;
   if (!facts) {
-    await session.query(`create publication ${quoteIdent(name)}${list === '' ? '' : ` for table ${list}`} with (publish = ${quoteLiteral(publish)}, publish_via_partition_root = ${viaRoot})`);
+    await session.query(createSql(name, tables, publish, viaRoot));
     await session.query(`comment on publication ${quoteIdent(name)} is ${quoteLiteral(mark(options.job))}`);
     return;
   }

@@ -30,7 +30,7 @@ export async function planClone(options: PlanOptions): Promise<ClonePlan> {
   await using sourceSession = source.session;
   const { end: target, missing } = await openTarget(options, job, signal);
   await using targetSession = target.session;
-  checkEnds(source, target);
+  checkEnds(source, target, options.mode);
   const chosen = await selectionOf({ ...options, job }, source);
   const { selection } = chosen;
   await using snapshot = await openSnapshot(options.source, { job, signal });

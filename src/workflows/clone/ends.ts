@@ -28,7 +28,7 @@ export async function openEnd(spec: ConnectionSpec, side: 'source' | 'target', j
 }
 
 /** Refuses what cannot be a copy from one database to another. */
-export function checkEnds(source: End, target: End): void {
+export function checkEnds(source: End, target: End, mode: 'clone' | 'follow' | 'sync' = 'clone'): void {
   const a = source.identity;
   const b = target.identity;
   const sameServer = a.system_identifier !== null && b.system_identifier !== null ? a.system_identifier === b.system_identifier : source.facts.host === target.facts.host && source.facts.port === target.facts.port;
@@ -37,6 +37,9 @@ export function checkEnds(source: End, target: End): void {
     throw new PgweaveError('source-equals-target', `source and target are the same database: ${a.database} at ${source.facts.host}:${source.facts.port}`, { hint: 'Give another database as --target.', exitCode: 2, retry: 'never' });
   }
   if (b.in_recovery) throw new PgweaveError('target-is-standby', `the target ${target.facts.host}:${target.facts.port} is a standby and takes no writes`, { hint: 'Give its primary as --target.' });
+  if (mode !== 'clone' && a.in_recovery && source.session.serverVersion < 160_000) {
+    throw new PgweaveError('standby-cannot-decode', `the source ${source.facts.host}:${source.facts.port} is a standby of PostgreSQL ${source.facts.version}, and standbys decode changes from 16 on`, { hint: 'Give its primary as --source; without --follow and --sync a standby can be copied.', exitCode: 2, retry: 'never' });
+  }
   if (Math.floor(source.session.serverVersion / 10_000) < 13) {
     throw new PgweaveError('source-too-old', `the source is PostgreSQL ${source.facts.version}`, { hint: 'pgweave copies from PostgreSQL 13 and newer; it is tested with 14 to 18.' });
   }
