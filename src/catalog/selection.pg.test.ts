@@ -23,7 +23,7 @@ describe('selection on the source', () => {
     expect((await filter('events:id > 3')).selection.get(tableKey({ schema: 'public', name: 'events_1' }))?.where).toBe('(id > 3)');
     for (const [text, why, hint] of [
       ['orders:stauts = 1', 'the source refuses', 'status'], ['orders:id + 1', 'the source refuses', ''], ['orders:public.wobble(id) = 1', 'is volatile', 'immutable'], ['orders:random() > 0.5', 'is volatile', 'immutable'], ['orders:at > \'today\'', 'current moment', '--time-filter'], ['orders:at > now()', 'current moment', '--time-filter'],
-      ['orders:id = \'x\'', 'the source refuses', ''], ['orders:steady(id) = 1', 'the source refuses', 'need their schema'], ['ordesr:true', 'no such table', 'public.orders'], ['orders:count(id) > 1', 'the source refuses', ''],
+      ['orders:id = \'x\'', 'the source refuses', ''], ['orders:steady(id) = 1', 'the source refuses', 'need their schema'], ['ordesr:true', 'no such table', 'public.orders'], ['orders:count(id) > 1', 'the source refuses', ''], ['orders:orders is not null', 'the whole row', 'names the columns'],
     ] as const) {
       const fault = await filter(text).then(() => undefined, (error: unknown) => error);
       expect(fault).toMatchObject({ exitCode: 2, message: expect.stringContaining(why) });

@@ -3,7 +3,8 @@ import { refuseDanglingForeignKeys, type DanglingForeignKey, type ForeignKey } f
 import { parsePredicate } from '../core/selection/predicate.ts';
 import { fixTimeWindows, hasRules, type SelectionRules } from '../core/selection/rules.ts';
 import { matchTables, rulesForDatabase, unmatchedError, type SelectableTable, type Selection, type SelectionScope, type Unmatched } from '../core/selection/select.ts';
-import { tableFromKey } from '../core/tables.ts';
+import { usageError } from '../core/errors.ts';
+import { tableFromKey, tableKey } from '../core/tables.ts';
 import { patternText } from '../core/selection/names.ts';
 import { withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
 import { Session } from '../pg/session.ts';
@@ -64,14 +65,22 @@ export interface ResolvedSelection {
  */
 export async function resolveSelection(session: Session, given: SelectionRules, scope: SelectionScope = { database: session.spec.database }): Promise<ResolvedSelection> {
   const rules = fixTimeWindows(given, new Date());
-  const { selection, unmatched } = matchTables(rules, scope, await selectableTables(session));
+  const tables = await selectableTables(session);
+  const { selection, unmatched } = matchTables(rules, scope, tables);
   if (unmatched.length > 0 && (scope.databases ?? [scope.database]).length === 1) throw unmatchedError(unmatched);
   if (!hasRules(rules)) return { selection, doubtfulForeignKeys: [], unmatched };
+  const columns = new Map(tables.map((t) => [tableKey(t), new Set(t.columns?.map((c) => c.name))]));
   for (const filter of rules.tableFilters) {
     const predicate = await parsePredicate(filter.where, `--table-filter for ${patternText(filter.table)}`);
     // Matched anew for this one rule: the selection holds the texts joined.
     const { selection: own } = matchTables({ ...rules, tableFilters: [filter], timeFilters: [] }, scope, [...selection.values()].map((s) => s.table));
-    for (const [key, chosen] of own) if (chosen.where !== undefined) await checkPredicate(session, tableFromKey(key), predicate);
+    for (const [key, chosen] of own) {
+      if (chosen.where === undefined) continue;
+      await checkPredicate(session, tableFromKey(key), predicate);
+      // The source has taken it: what is no column is the row as a whole.
+      const row = predicate.columns.find((name) => !columns.get(key)?.has(name));
+      if (row !== undefined) throw usageError(`--table-filter for ${patternText(filter.table)} reads the whole row (${row}): ${filter.where}`, 'A row filter names the columns that it reads, so that they can be looked for in the replica identity.');
+    }
   }
   return { selection, doubtfulForeignKeys: refuseDanglingForeignKeys(selection, await foreignKeys(session)), unmatched };
 }

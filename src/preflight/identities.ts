@@ -1,7 +1,7 @@
 import type { PreflightTableRow } from '../catalog/preflight-tables.ts';
 import { parsePredicate } from '../core/selection/predicate.ts';
 import { displayName, quoteIdent } from '../pg/identifiers.ts';
-import { check, counted, flagFix, sqlFix, type Check, type CheckItem } from './check.ts';
+import { advice, check, counted, flagFix, sqlFix, type Check, type CheckItem } from './check.ts';
 import { decodes, type PreflightContext } from './context.ts';
 
 /**
@@ -34,7 +34,14 @@ export async function identityChecks(context: PreflightContext): Promise<Check[]
         ...(t.has_primary_key && t.identity_candidates.length > 0 ? { fix: sqlFix('source', `alter table ${displayName(t.schema, t.name)} replica identity default;`) } : t.identity_candidates.length > 0 ? { fix: usingIndex(t, t.identity_candidates[0]!) } : {}) })),
     }));
   }
-  const filtered = await filterItems(published);
+  const withFilter = published.filter((t) => t.where !== undefined);
+  if (withFilter.length > 0 && context.source && context.source.session.serverVersion < 150_000 && decodes(context.kind)) {
+    checks.push(check('row-filter-version', 'source', 'fail', `${counted(withFilter.length, 'row filter')}: the source filters what it streams from PostgreSQL 15 on`, {
+      facts: { tables: withFilter.map((t) => displayName(t.schema, t.name)) }, fix: advice('pgweave', 'leave the filters out, or copy without a stream'),
+    }));
+  }
+  // Of a table without an identity inserts alone are published, and those by any column.
+  const filtered = await filterItems(published.filter((t) => !bare.includes(t)));
   if (filtered.length > 0) {
     checks.push(check('row-filter-columns', 'source', decodes(context.kind) ? 'fail' : 'warn', `${counted(filtered.length, 'row filter')} on columns outside the replica identity: ${decodes(context.kind) ? 'publishing them would make UPDATE and DELETE fail on the source' : 'no matter for a plain clone, but --follow and --sync would need them in it'}`, { facts: { tables: filtered.map((i) => i.subject) }, items: filtered }));
   }

@@ -100,7 +100,13 @@ describe('validate', () => {
       expect(one(await run(), 'unlogged-tables')).toMatchObject({ status: 'warn', items: [{ subject: 'public.fast' }] });
       const filter = (text: string) => run({ rules: { ...noRules, tableFilters: [parseTableFilter(text)] } });
       expect(one(await filter(`good:state <> 'x'`), 'row-filter-columns')).toMatchObject({ status: 'fail', items: [{ subject: 'public.good', note: 'state outside the identity' }] });
-      expect((await filter('good:id > 7')).checks.find((c) => c.id === 'row-filter-columns')).toBeUndefined();
+      expect((await filter('good:id > 7')).checks.find((c) => c.id.startsWith('row-filter'))).toBeUndefined();
+      await using older = await createDatabase(await sharedServer(14), 'check');
+      await older.run('create table good (id int primary key); create table log (v int)');
+      const rules = { ...noRules, tableFilters: [parseTableFilter('good:id > 7'), parseTableFilter('log:v > 1')] };
+      expect(one(await run({ source: older.spec, rules }), 'row-filter-version')).toMatchObject({ status: 'fail', facts: { tables: ['public.good', 'public.log'] } });
+      expect((await run({ source: older.spec, rules })).checks.find((c) => c.id === 'row-filter-columns')).toBeUndefined();
+      expect((await run({ source: older.spec, rules, mode: 'clone' })).checks.find((c) => c.id === 'row-filter-version')).toBeUndefined();
       await expect(filter('good:nope = 1')).rejects.toMatchObject({ exitCode: 2 });
     });
 

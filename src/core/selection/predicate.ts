@@ -19,6 +19,8 @@ const oneExpression = 'A row filter is one boolean expression on the columns of 
 const changingValues = new Set(['SVFOP_CURRENT_DATE', 'SVFOP_CURRENT_TIME', 'SVFOP_CURRENT_TIME_N', 'SVFOP_CURRENT_TIMESTAMP', 'SVFOP_CURRENT_TIMESTAMP_N', 'SVFOP_LOCALTIME', 'SVFOP_LOCALTIME_N', 'SVFOP_LOCALTIMESTAMP', 'SVFOP_LOCALTIMESTAMP_N']);
 /** Functions of pg_catalog whose answer depends on when, where or by whom they are asked. The source is asked about all others (catalog/predicates.ts). */
 const movingFunctions = new Set(['now', 'transaction_timestamp', 'statement_timestamp', 'clock_timestamp', 'timeofday']);
+/** Source: documentation, "System Columns"; no column of a user may be called so. */
+const systemColumns = new Set(['tableoid', 'xmin', 'cmin', 'xmax', 'cmax', 'ctid']);
 const momentHint = 'The copy, the stream and verify would each mean another moment. Use --time-filter "table:column:6 months", which is fixed once when the job begins, or write the date itself.';
 const parts: Readonly<Record<string, string>> = {
   SubLink: 'a subquery', ParamRef: 'a parameter ($1)', GroupingFunc: 'a grouping', SetToDefault: 'the word DEFAULT', CurrentOfExpr: 'a cursor', A_Indirection: '', MultiAssignRef: 'an assignment', MergeSupportFunc: 'a merge function',
@@ -50,6 +52,7 @@ export async function parsePredicate(text: string, where = 'the row filter'): Pr
       const fields = (node['fields'] as Node[]).map((f) => stringOf(f));
       if (fields.some((f) => f === undefined)) throw refuse('holds a star', oneExpression);
       if (fields.length > 1) throw refuse(`names a column with its table (${fields.join('.')})`, `Write the column alone: ${fields.at(-1)}. For a field of a composite column: (column).field.`);
+      if (systemColumns.has(fields[0]!)) throw refuse(`reads the system column ${fields[0]}`, `${oneExpression}. Where a row lies differs from server to server.`);
       columns.add(fields[0]!);
     }
     if (kind === 'FuncCall') {
