@@ -15,6 +15,8 @@ export function connectError(error: unknown, spec: ConnectionSpec, side: string)
 
   if (state === sqlstate.invalidPassword || state === sqlstate.invalidAuthorization) {
     const hba = /pg_hba\.conf/.test(text);
+    // Roles that are not there, or may not log in; a wrong password is another state.
+    if (!hba && state === sqlstate.invalidAuthorization) return make('authentication-failed', `${text} (${where})`, 'Correct the user in the connection string, or create that role on the server, with LOGIN.');
     return make(hba ? 'not-admitted' : 'authentication-failed', `${text} (${where})`, hba ? 'Let this host, role and database in with a line in pg_hba.conf on the server (a logical replication connection is matched by the name of the database), then reload it.' : passwordHint);
   }
   if (/client password must be a (non-empty )?string/.test(text)) return make('authentication-failed', `the server asks for a password of role "${spec.user}" and none was given (${where})`, passwordHint);

@@ -49,6 +49,25 @@ describe('parseConninfo', () => {
     expect(() => parseConninfo(text, env)).toThrow(expect.objectContaining({ message: expect.stringMatching(message) as unknown, exitCode: 2 }));
   });
 
+  it.each([
+    'postgresql://app:sesame@x:key/word@h/db', 'postgresql://app:sesame/key@h/db', 'postgresql://app:sesame?key@h/db', 'postgresql://app:sesame?key=word@h/db', 'postgresql://app:a@sesame?key@h/db', 'app:sesame@h/db', 'app:sesame@key@h/db', 'host=h password=a sesame key', 'postgresql://app:1/sesame@h/db',
+  ])('shows no part of the password that breaks %s', (text) => {
+    let shown = '';
+    try {
+      parseConninfo(text, env);
+    } catch (error) {
+      expect(error).toMatchObject({ exitCode: 2 });
+      shown = `${(error as Error).message} ${(error as { hint?: string }).hint}`;
+    }
+    expect(shown).not.toBe('');
+    expect(shown).not.toMatch(/sesame|key|word@/);
+  });
+
+  it('takes an @ where it means nothing else', () => {
+    expect(parseConninfo('postgresql://h:5433,[::1]:5434/db?application_name=a@b', env)).toMatchObject({ hosts: [{ host: 'h', port: 5433 }, { host: '::1', port: 5434 }], database: 'db' });
+    expect(parseConninfo('postgresql://app:a@b@h/d%40b', env)).toMatchObject({ password: 'a@b', database: 'd@b' });
+  });
+
   it('never shows a password', () => {
     const spec = parseConninfo('postgresql://app:hunter2hunter2@h:5433/shop?sslmode=disable', env);
     expect(publicUri(spec)).toBe('postgresql://app@h:5433/shop?sslmode=disable');

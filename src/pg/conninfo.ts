@@ -69,6 +69,8 @@ function parseUri(uri: string): Parameters {
   const authority = slashAt >= 0 ? rest.slice(0, slashAt) : rest;
   const path = slashAt >= 0 ? rest.slice(slashAt + 1) : '';
   const at = authority.lastIndexOf('@');
+  // A password with a slash or a question mark in it would be taken for host, port and database, and be shown in their errors.
+  if (path.includes('@') || (at < 0 && /:[^,]*[^,\d\]]/.test(authority.replace(/\[[^\]]*\]/g, '')) && query.includes('@'))) throw bad('an "@" comes after the first "/" or "?"; in a password write %2F for "/", %3F for "?" and %40 for "@"');
   if (at >= 0) {
     const credentials = authority.slice(0, at);
     const colon = credentials.indexOf(':');
@@ -97,7 +99,7 @@ function parseUri(uri: string): Parameters {
   for (const pair of query.split('&')) {
     if (!pair) continue;
     const eq = pair.indexOf('=');
-    if (eq < 0) throw bad(`parameter "${pair}" has no value`);
+    if (eq < 0) throw bad(/^\w+$/.test(pair) ? `parameter "${pair}" has no value` : 'what follows the "?" is no list of name=value');
     const name = decode(pair.slice(0, eq), 'parameters');
     const value = decode(pair.slice(eq + 1), `parameter ${name}`);
     if (name === 'ssl' && value === 'true') out.set('sslmode', 'require');
@@ -110,7 +112,7 @@ function parseUri(uri: string): Parameters {
 function parseKeyValue(text: string): Parameters {
   const out: Parameters = new Map();
   const hint = "Write postgresql://user@host/database, or host=… dbname=… user=…, with quotes around values that hold spaces: password='a b'.";
-  if (text !== '' && !text.includes('=')) throw usageError(`not a connection string: "${text}"`, hint);
+  if (text !== '' && !text.includes('=')) throw usageError(`not a connection string: "${text.replace(/:(?!\/\/).*@/s, ':***@')}"`, hint);
   let at = 0;
   const skipSpace = () => {
     while (at < text.length && /\s/.test(text[at]!)) at += 1;
@@ -120,7 +122,8 @@ function parseKeyValue(text: string): Parameters {
     if (!name) throw usageError(`malformed connection string at character ${at + 1}`, hint);
     at += name.length;
     skipSpace();
-    if (text[at] !== '=') throw usageError(`malformed connection string: "${name}" has no "="`, hint);
+    // Its name is not shown: it may be the second word of a password without quotes.
+    if (text[at] !== '=') throw usageError(`malformed connection string: no "=" before character ${at + 1}`, hint);
     at += 1;
     skipSpace();
     let value = '';

@@ -29,7 +29,7 @@ describe('Session', () => {
     const server = await sharedServer(15);
     await expect(Session.open(parseConninfo('postgresql://x@127.0.0.1:1/x'), { role: 'test', side: 'the source' })).rejects.toMatchObject({ code: 'connection-refused', exitCode: 1, message: expect.stringContaining('the source') });
     await expect(Session.open(parseConninfo(server.uri('no_such_db')), { role: 'test' })).rejects.toMatchObject({ code: 'no-such-database' });
-    await expect(Session.open(parseConninfo(server.uri('postgres', 'nobody_here')), { role: 'test' })).rejects.toMatchObject({ code: 'authentication-failed' });
+    await expect(Session.open(parseConninfo(server.uri('postgres', 'nobody_here')), { role: 'test' })).rejects.toMatchObject({ code: 'authentication-failed', hint: expect.stringContaining('create that role') });
     await expect(Session.open(parseConninfo('postgresql://x@no-such-host.invalid/x'), { role: 'test' })).rejects.toMatchObject({ code: 'no-such-host' });
   });
 
