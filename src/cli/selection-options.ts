@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { usageError } from '../core/errors.ts';
 import type { JobConfig } from '../core/selection/job-config.ts';
 import { mergeRules, noRules, parseColumns, parseDatabases, parseMap, parseTableFilter, parseTables, parseTimeFilter, type SelectionRules } from '../core/selection/rules.ts';
 
@@ -37,19 +38,28 @@ export function addSelectionOptions(command: Command, options: { readonly databa
     .option('--map <table=table>', 'give a table another schema or name on the target: schema.table=other.table', collect);
 }
 
+/** Refuses a list without a name, such as an empty variable of a shell leaves: taken for no flag it would mean everything. */
+function lists<T>(flag: string, texts: readonly string[] | undefined, parse: (text: string) => readonly T[]): T[] {
+  return (texts ?? []).flatMap((text) => {
+    const items = parse(text);
+    if (items.length === 0) throw usageError(`${flag} names nothing`, 'Give one name or more, separated by commas, or leave the flag out.');
+    return items;
+  });
+}
+
 /** The rules that the flags and the `--config` file give together. Throws usage errors; looks at no server. */
 export function selectionRules(options: SelectionOptions, config: JobConfig | undefined): SelectionRules {
   return mergeRules(config?.rules ?? noRules, {
     ...noRules,
     allDatabases: options.allDatabases === true,
-    includeDatabases: (options.includeDatabases ?? []).flatMap(parseDatabases),
-    excludeDatabases: (options.excludeDatabases ?? []).flatMap(parseDatabases),
-    includeTables: (options.includeTables ?? []).flatMap(parseTables),
-    excludeTables: (options.excludeTables ?? []).flatMap(parseTables),
-    schemaOnlyTables: (options.schemaOnlyTables ?? []).flatMap(parseTables),
+    includeDatabases: lists('--include-databases', options.includeDatabases, parseDatabases),
+    excludeDatabases: lists('--exclude-databases', options.excludeDatabases, parseDatabases),
+    includeTables: lists('--include-tables', options.includeTables, parseTables),
+    excludeTables: lists('--exclude-tables', options.excludeTables, parseTables),
+    schemaOnlyTables: lists('--schema-only-tables', options.schemaOnlyTables, parseTables),
     tableFilters: (options.tableFilter ?? []).map(parseTableFilter),
     timeFilters: (options.timeFilter ?? []).map(parseTimeFilter),
-    excludeColumns: (options.excludeColumns ?? []).flatMap(parseColumns),
+    excludeColumns: lists('--exclude-columns', options.excludeColumns, parseColumns),
     maps: (options.map ?? []).map(parseMap),
   });
 }

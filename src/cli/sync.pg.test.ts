@@ -96,7 +96,7 @@ describe('a command that is refused', { timeout: 300_000 }, () => {
       create function own(int) returns int language sql immutable as 'select $1'`);
     const args = ['clone', '--sync', '--source', source.uri, '--target', target.uri, '--job', newJob(), '--dir', folder.path, '--yes'];
     for (const [more, code, said] of [
-      [[], 3, 'public.bare has no replica identity'], [['--exclude-tables', 'bare', '--table-filter', 'a:public.own(id) > 0'], 3, 'no such row filter'], [['--insert-only', 'baer'], 2, 'Nearest to baer: public.bare'],
+      [[], 3, 'public.bare has no replica identity'], [['--exclude-tables', 'bare', '--table-filter', 'a:public.own(id) > 0'], 3, 'no such row filter'], [['--insert-only', 'baer'], 2, 'Nearest to baer: public.bare'], [['--include-tables', ''], 2, '--include-tables names nothing'],
     ] as const) expect(await runCli([...args, ...more])).toMatchObject({ code, stderr: expect.stringContaining(said) });
     expect(await source.query('select pubname from pg_publication')).toEqual([]);
     expect(await target.query(`select nspname from pg_namespace where nspname = 'pgweave'`)).toEqual([]);
