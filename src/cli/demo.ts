@@ -85,7 +85,7 @@ async function runDemo(flags: DemoFlags, context: JobContext): Promise<number> {
       },
     });
     if (context.json) printJson(result);
-    else if (result.kept) print('', 'Both servers stay up:', `  source  ${result.source}`, `  target  ${result.target}`, 'They lie in the temporary folder; stop them with pg_ctl or by their process ids.');
+    else if (result.kept) print('', 'Both servers stay up:', `  source  ${result.source}`, `  target  ${result.target}`, 'Stop and remove them:', `  kill -INT ${result.servers.map((s) => s.pid).join(' ')}; sleep 2; rm -rf ${result.servers.map((s) => s.folder).join(' ')}`);
     else print('Both servers are stopped and removed. See what to do with your own: pgweave validate --help');
     return result.missing === 0 && result.schemaDifferences === 0 ? exitCodes.done : exitCodes.checkFailed;
   } finally {

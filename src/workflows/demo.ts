@@ -41,6 +41,8 @@ export interface DemoResult {
   readonly missing: number;
   readonly schemaDifferences: number;
   readonly kept: boolean;
+  /** Where kept servers run; empty where they are stopped. */
+  readonly servers: readonly { readonly pid: number; readonly folder: string }[];
 }
 
 /** A whole migration on two embedded servers: generate, write all the time, copy, follow, compare, switch over, count. Stops and removes the servers at the end, however it ends, unless they are to be kept. */
@@ -62,7 +64,7 @@ export async function demo(options: DemoOptions): Promise<DemoResult> {
     options.say(`Started in ${formatDuration(performance.now() - started)}.`);
     const result = await migrate(options, old.uri('shop'), fresh.uri('shop'));
     done = true;
-    return result;
+    return { ...result, servers: options.keep ? up.map((cluster) => ({ pid: cluster.pid!, folder: cluster.folder })) : [] };
   } finally {
     if (options.keep && done) for (const cluster of up) cluster.leaveRunning();
     else await Promise.all(up.map((cluster) => cluster.destroy()));
@@ -77,7 +79,7 @@ function versions(): [EmbeddedVersion, EmbeddedVersion] {
   return pair;
 }
 
-async function migrate(options: DemoOptions, sourceUri: string, targetUri: string): Promise<DemoResult> {
+async function migrate(options: DemoOptions, sourceUri: string, targetUri: string): Promise<Omit<DemoResult, 'servers'>> {
   const { say, job, signal } = options;
   const source = parseConninfo(sourceUri);
   const target = parseConninfo(targetUri);
