@@ -149,6 +149,8 @@ describe('a whole instance', { timeout: 900_000 }, () => {
     for (const command of [['clone', '--dry-run'], ['validate']]) {
       expect(await runCli([...command, ...args, '--exclude-tables', 'tiny_1.jnuk'])).toMatchObject({ code: 2, stderr: expect.stringContaining('Nearest to tiny_1.jnuk: tiny_1.public.junk') });
     }
+    // PostgreSQL copies no schema: an empty database would be of no use to sync.
+    expect(await runCli(['sync', ...args])).toMatchObject({ code: 1, stdout: expect.stringMatching(/tiny_1 \(job tiny_1\): failed: .*database "tiny_1" does not exist/) });
     expect(await query(to, 'postgres', `select 1 from pg_database where datname in ('tiny_1', 'shop')`)).toEqual([]);
   });
 

@@ -62,7 +62,7 @@ async function syncDatabases(
   const { runInstance } = await import('../workflows/instance.ts');
   const { names: databases, rulesOf } = several;
   const outcomes = await runInstance<SyncResult>({
-    source, target, job: context.job, folder: context.folder, dir: flags.dir, databases, resume: false, signal: context.signal, onEvent: reporter(context),
+    source, target, job: context.job, folder: context.folder, dir: flags.dir, databases, create: false, resume: false, signal: context.signal, onEvent: reporter(context),
     run: (database, emit) => {
       claimFolder(database.folder, database.source, database.target);
       keepRules(database.folder, rulesOf.get(database.name) ?? rules, { startOver: true });

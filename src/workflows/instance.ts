@@ -29,6 +29,8 @@ export interface InstanceOptions<Result> {
   /** Folders of the single jobs lie in `<dir>/<job>` where the folder was given by hand. */
   readonly dir?: string | undefined;
   readonly databases: readonly string[];
+  /** False leaves databases that the target lacks to fail: an empty one would be of no use. Default true. */
+  readonly create?: boolean;
   /** False begins every database anew. Default true. */
   readonly resume?: boolean;
   readonly run: (database: InstanceDatabase, emit: Emit) => Promise<Result>;
@@ -63,7 +65,7 @@ export function databaseFolder(job: string, dir: string | undefined): JobFolder 
 
 /**
  * Runs a job for each database, one after the other. One that fails is recorded and the rest goes on; a later run does those that are not done. Databases that came or went since are told.
- * Databases that the target lacks are made there as the source has them.
+ * Databases that the target lacks are made there as the source has them, unless `create` is false.
  */
 export async function runInstance<Result>(options: InstanceOptions<Result>): Promise<InstanceOutcome<Result>[]> {
   const { folder, databases, signal, onEvent } = options;
@@ -93,7 +95,7 @@ export async function runInstance<Result>(options: InstanceOptions<Result>): Pro
     folder.write(file, checkpoint);
     onEvent({ type: 'phase', phase: 'copying', detail: `database ${name}, ${i + 1} of ${databases.length}` });
     try {
-      await createDatabaseIfMissing(database.source, database.target, options.target.database, { job, emit: onEvent, signal });
+      if (options.create !== false) await createDatabaseIfMissing(database.source, database.target, options.target.database, { job, emit: onEvent, signal });
       const result = await options.run(database, prefixed(name, onEvent));
       checkpoint.databases[name] = { job, status: 'done' };
       outcomes.push({ name, job, status: 'done', result, error: undefined });
