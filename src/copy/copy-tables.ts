@@ -88,7 +88,8 @@ export async function copyTables(options: CopyTablesOptions): Promise<CopyTables
   };
 
   const worker = async () => {
-    await using copier = new PartCopier({ ...options, signal: stopped });
+    const onRetry = (table: TableRef, error: unknown) => emit({ type: 'log', level: 'warn', message: `${displayName(table.schema, table.name)}: ${errorMessage(error)}; trying again` });
+    await using copier = new PartCopier({ ...options, signal: stopped, onRetry });
     for (const work of complete.splice(0)) {
       await copier.runOnTarget(options.copiedSql(work.plan));
       await tableDone(work);

@@ -25,6 +25,8 @@ export interface PartCopierOptions {
   readonly targetEncoding: string;
   /** SQL for the transaction that holds a table's last rows. */
   readonly copiedSql: (table: TableRef) => string;
+  /** The part failed in a way that may pass, and begins anew in a moment. */
+  readonly onRetry?: (table: TableRef, error: unknown) => void;
   readonly signal: AbortSignal;
 }
 
@@ -84,6 +86,7 @@ export class PartCopier implements AsyncDisposable {
           continue;
         }
         if (error instanceof TableRewritten || !mayWorkAgain(error) || backoff.attempt >= mostAttempts) throw error;
+        this.#options.onRetry?.(plan, error);
         await sleep(backoff.next(), this.#options.signal);
       }
     }

@@ -151,8 +151,16 @@ describe('a copy that breaks', () => {
     await using target = await createDatabase(server, 'restart');
     await source.run(someTables);
     let restarted: Promise<void> | undefined;
-    await clone({ source: source.spec, target: target.spec, roles: false, jobs: 1, onEvent: (e) => { if (e.type === 'copy-part' && e.status === 'started') restarted ??= server.restart(); } });
+    const told: string[] = [];
+    await clone({
+      source: source.spec, target: target.spec, roles: false, jobs: 1,
+      onEvent: (e) => {
+        if (e.type === 'copy-part' && e.status === 'started') restarted ??= server.restart();
+        if (e.type === 'log' && e.level === 'warn') told.push(e.message);
+      },
+    });
     await restarted;
+    expect(told).toContainEqual(expect.stringMatching(/^public\.[ab]: .*; trying again$/));
     expect(await rowDigests(target)).toEqual(await rowDigests(source));
   });
 
