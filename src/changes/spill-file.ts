@@ -1,10 +1,11 @@
-import { mkdirSync, openSync, closeSync, unlinkSync, read as readCallback, writev as writevCallback } from 'node:fs';
+import { openSync, closeSync, unlinkSync, read as readCallback, writev as writevCallback } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { failpoint } from '../core/failpoints.ts';
 import { PgweaveError } from '../core/errors.ts';
 import { FrameBuffer } from './frame-buffer.ts';
 import { appendRun, type FrameRun } from './frames.ts';
+import { makeFolder } from '../core/make-folder.ts';
 
 const readAt = promisify(readCallback);
 const writeBuffers = promisify(writevCallback);
@@ -32,7 +33,7 @@ export class SpillFile {
     this.#path = join(folder, `spill-${process.pid}-${counter}`);
     this.#onWritten = onWritten;
     try {
-      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      makeFolder(folder);
       this.#fd = openSync(this.#path, 'wx+', 0o600);
     } catch (error) {
       throw spillError(error, this.#path);

@@ -3,6 +3,7 @@ import { exitCodes } from '../core/errors.ts';
 import { hasRules, keptRules } from '../core/selection/index.ts';
 import { describeConnection } from '../pg/conninfo.ts';
 import { jobCommand, print, printJson, runAction, type CommonOptions, type JobContext } from './common.ts';
+import { refuseInstance } from './instance.ts';
 import { renderDifferences } from './render/differences.ts';
 import { paintFor } from './render/layout.ts';
 import { addSelectionOptions, selectionRules, type SelectionOptions } from './selection-options.ts';
@@ -24,6 +25,8 @@ export function compareCommand(): Command {
 
 async function runCompare(flags: CompareFlags, context: JobContext): Promise<number> {
   const { compare } = await import('../workflows/compare.ts');
+  // Two ends that are given are compared, whatever the job is about.
+  if (flags.source === undefined && flags.sourceUri === undefined) refuseInstance(context, 'compare');
   const [source, target] = [context.source(), context.target()];
   const given = selectionRules(flags, context.config());
   // A job of this name may have been begun with other databases: its rules are not ours then.

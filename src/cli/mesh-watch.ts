@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { errorMessage, exitCodes } from '../core/errors.ts';
 import { createLog, type Log } from '../core/log.ts';
@@ -9,6 +8,7 @@ import type { MeshNode } from '../mesh/nodes.ts';
 import type { MeshStatus } from '../mesh/status.ts';
 import { runAction, type CommonOptions, type JobContext } from './common.ts';
 import { parsePort } from './port.ts';
+import { makeFolder } from '../core/make-folder.ts';
 
 interface WatchFlags extends CommonOptions {
   readonly nodes: string;
@@ -50,7 +50,7 @@ async function watch(flags: WatchFlags, context: JobContext): Promise<number> {
   const everyMs = parseDuration(flags.every);
   const log = await createLog({ level: flags.logLevel, format: flags.logFormat });
   const status = new JobStatus(context.job, 'mesh watch');
-  mkdirSync(context.folder.path, { recursive: true, mode: 0o700 });
+  makeFolder(context.folder.path);
   await using _stateFile = new StateFileWriter(context.folder.path, () => status.read(), { onError: (error) => log.warn(`the state file cannot be written: ${errorMessage(error)}`) });
   await using _server = await serve(flags, status, nodes, log);
   const news = new Issues(status, log);

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { PgweaveError, usageError } from './errors.ts';
+import { makeFolder } from './make-folder.ts';
 
 /** What identifies a job's two ends, without secrets: `host:port/database` of each. */
 export interface JobIdentity {
@@ -54,7 +55,7 @@ export class JobFolder {
 
   /** Makes the folder and records the job's two ends; refuses a job met again with others, unless it begins `anew`. */
   claim(identity: JobIdentity, options: { readonly anew?: boolean } = {}): void {
-    mkdirSync(this.path, { recursive: true, mode: 0o700 });
+    makeFolder(this.path);
     const known = this.identity();
     if (known && options.anew !== true && (known.source !== identity.source || known.target !== identity.target)) {
       throw new PgweaveError('job-belongs-to-others', `job "${this.job}" was begun with other databases: ${known.source} → ${known.target}, now ${identity.source} → ${identity.target}`, {
@@ -89,7 +90,7 @@ export class JobFolder {
   }
 
   write(name: string, value: unknown): void {
-    mkdirSync(this.path, { recursive: true, mode: 0o700 });
+    makeFolder(this.path);
     writeFileAtomically(this.file(name), `${JSON.stringify(value)}\n`);
   }
 }

@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { errorMessage, interruptedError, isInterrupted, PgweaveError } from '../core/errors.ts';
 import type { Emit, JobEvent } from '../core/events.ts';
@@ -7,6 +6,7 @@ import { databaseJob } from '../core/selection/database-jobs.ts';
 import type { TableRef } from '../core/tables.ts';
 import { withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
 import { createDatabaseIfMissing } from './clone/create-database.ts';
+import { makeFolder } from '../core/make-folder.ts';
 
 /** One database of a job that spans several. */
 export interface InstanceDatabase {
@@ -69,7 +69,7 @@ export function databaseFolder(job: string, dir: string | undefined): JobFolder 
  */
 export async function runInstance<Result>(options: InstanceOptions<Result>): Promise<InstanceOutcome<Result>[]> {
   const { folder, databases, signal, onEvent } = options;
-  mkdirSync(folder.path, { recursive: true, mode: 0o700 });
+  makeFolder(folder.path);
   const kept = options.resume === false ? undefined : (folder.read(file) as Checkpoint | undefined);
   const checkpoint: Checkpoint = kept ?? { format: 1, databases: {} };
   if (kept) {

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { PgweaveError } from '../../core/errors.ts';
 import { writeFileAtomically } from '../../core/job-folder.ts';
+import { makeFolder } from '../../core/make-folder.ts';
 
 /** Whose changes a spool holds. */
 export interface SpoolIdentity {
@@ -31,7 +32,7 @@ export class SpoolFolder {
   /** Makes the folder where there is none. Throws `spool-in-use`, `spool-of-another-job` or `spool-failed`. */
   static open(path: string, slot: string): SpoolFolder {
     try {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
+      makeFolder(path);
       const known = readIdentity(path);
       if (known && known.slot !== slot) {
         throw new PgweaveError('spool-of-another-job', `the spool in ${path} belongs to slot ${known.slot}, not to ${slot}`, { retry: 'never', hint: 'Name another folder with --spool.', exitCode: 2 });

@@ -1,9 +1,10 @@
-import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { mayReadControl } from '../../catalog/server-identity.ts';
 import { PgweaveError } from '../../core/errors.ts';
 import type { JobFolder } from '../../core/job-folder.ts';
 import { formatLsn, parseLsn, type Lsn } from '../../pg/lsn.ts';
 import type { Session } from '../../pg/session.ts';
+import { makeFolder } from '../../core/make-folder.ts';
 
 const fileName = 'applied';
 /** Room for `system identifier, LSN`, so that a line always covers the one before. */
@@ -35,7 +36,7 @@ export class AppliedRecord {
   }
 
   static async open(folder: JobFolder, source: Session): Promise<AppliedRecord> {
-    mkdirSync(folder.path, { recursive: true, mode: 0o700 });
+    makeFolder(folder.path);
     const { allowed } = await source.one<{ allowed: boolean }>(mayReadControl());
     const systemId = allowed ? (await source.one<{ id: string }>('select system_identifier::text as id from pg_catalog.pg_control_system()')).id : 'unknown';
     const path = folder.file(fileName);
