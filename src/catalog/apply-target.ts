@@ -9,6 +9,10 @@ export interface ApplyColumn {
   /** The type below all domains, as SQL writes it: a scratch table must not check a domain's constraints. */
   readonly baseType: string;
   readonly baseTypeOid: number;
+  /** As `type`, without its modifier: a cast to `varchar(3)` would cut a value that an INSERT refuses. */
+  readonly bareType: string;
+  /** Qualified and quoted, where the column has another collation than its type; else undefined. */
+  readonly collation: string | undefined;
   /** Values are elements of an array or of a composite: `unnest` would take them apart. */
   readonly isArray: boolean;
   readonly generated: boolean;
@@ -54,8 +58,9 @@ export async function readApplyTarget(session: Session, table: TableRef): Promis
     [table.schema, table.name],
   );
   if (!head) return undefined;
-  const columns = await session.query<{ name: string; type: string; type_oid: number; base_type: string; base_type_oid: number; is_array: boolean; generated: boolean; identity_always: boolean; not_null: boolean; has_default: boolean; comparable: boolean }>(
-    `select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.atttypid as type_oid, pg_catalog.format_type(base.oid, base.typmod) as base_type, base.oid as base_type_oid, base.typcategory = 'A' as is_array,
+  const columns = await session.query<{ name: string; type: string; type_oid: number; base_type: string; base_type_oid: number; bare_type: string; collation: string | null; is_array: boolean; generated: boolean; identity_always: boolean; not_null: boolean; has_default: boolean; comparable: boolean }>(
+    `select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.atttypid as type_oid, pg_catalog.format_type(base.oid, base.typmod) as base_type, base.oid as base_type_oid, pg_catalog.format_type(a.atttypid, -1) as bare_type,
+       (select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(k.collname) from pg_catalog.pg_collation k join pg_catalog.pg_namespace n on n.oid = k.collnamespace where k.oid = a.attcollation and a.attcollation <> t.typcollation) as collation, base.typcategory = 'A' as is_array,
        a.attgenerated <> '' as generated, a.attidentity = 'a' as identity_always, a.attnotnull as not_null, a.atthasdef or a.attidentity <> '' as has_default,
        exists (select 1 from pg_catalog.pg_opclass o join pg_catalog.pg_am m on m.oid = o.opcmethod
                where m.amname = 'btree' and o.opcdefault and o.opcintype in (base.oid, case when base.oid = 'pg_catalog.varchar'::pg_catalog.regtype then 'pg_catalog.text'::pg_catalog.regtype::pg_catalog.oid end)) as comparable
@@ -77,7 +82,7 @@ export async function readApplyTarget(session: Session, table: TableRef): Promis
   );
   return {
     schema: table.schema, name: table.name, oid: head.oid, kind: head.kind, rowSecurity: head.row_security, firingTriggers: head.firing, originTriggers: head.origin,
-    columns: columns.map((c) => ({ name: c.name, type: c.type, typeOid: c.type_oid, baseType: c.base_type, baseTypeOid: c.base_type_oid, isArray: c.is_array, generated: c.generated, identityAlways: c.identity_always, notNull: c.not_null, hasDefault: c.has_default, comparable: c.comparable })),
+    columns: columns.map((c) => ({ name: c.name, type: c.type, typeOid: c.type_oid, baseType: c.base_type, baseTypeOid: c.base_type_oid, bareType: c.bare_type, collation: c.collation ?? undefined, isArray: c.is_array, generated: c.generated, identityAlways: c.identity_always, notNull: c.not_null, hasDefault: c.has_default, comparable: c.comparable })),
     keys: indexes.filter((i) => i.usable_key && i.not_null && !i.columns.includes(null)).map((i) => ({ columns: i.columns as string[], primary: i.is_primary })),
     indexedFirst: [...new Set(indexes.flatMap((i) => (i.columns[0] === null || i.columns[0] === undefined ? [] : [i.columns[0]])))],
   };

@@ -24,6 +24,8 @@ export interface PreflightTableRow {
   readonly has_primary_key: boolean;
   /** Columns that an UPDATE or DELETE logs of the old row: of the identity index; all with FULL. */
   readonly identity_columns: readonly string[];
+  /** Their values follow from other columns', and are not sent. */
+  readonly generated_columns: readonly string[];
   /** Unique indexes that could be named as identity: complete, immediate, valid, every column not null. */
   readonly identity_candidates: readonly string[];
   /** Unique indexes that could if these columns were not null: `index (column, …)`. */
@@ -51,8 +53,9 @@ export function preflightTables(): Sql {
              exists (select 1 from keys k where k.indrelid = c.oid and k.usable and ((c.relreplident = 'd' and k.indisprimary) or (c.relreplident = 'i' and k.indisreplident))) as has_identity_index,
              exists (select 1 from keys k where k.indrelid = c.oid and k.indisprimary) as has_primary_key,
              array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-                     and (c.relreplident = 'f' or exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and a.attnum = any (i.indkey::int2[]) and i.indimmediate
+                     and (c.relreplident = 'f' or exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1]) and i.indimmediate
                                                             and ((c.relreplident = 'd' and i.indisprimary) or (c.relreplident = 'i' and i.indisreplident))))) as identity_columns,
+             array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> '') as generated_columns,
              coalesce((select pg_catalog.array_agg(k.index_name order by k.indisprimary desc, k.index_name) from keys k where k.indrelid = c.oid and k.usable and k.nullable is null), '{}') as identity_candidates,
              coalesce((select pg_catalog.array_agg(k.index_name || ' (' || pg_catalog.array_to_string(k.nullable, ', ') || ')' order by k.index_name) from keys k where k.indrelid = c.oid and k.usable and k.nullable is not null), '{}') as nullable_candidates,
              coalesce((select pg_catalog.array_agg(a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) order by a.attnum)

@@ -65,6 +65,14 @@ export function publicationTables(name: string, serverVersion: number): Sql {
   };
 }
 
+/** Of the tables whose changes these publications send under their own name, whether each that names one has a row filter for it. Version 15 and newer. */
+export function filteredTables(names: readonly string[]): Sql {
+  return {
+    text: `select schemaname::text as schema, tablename::text as name, pg_catalog.bool_and(rowfilter is not null) as filtered from pg_catalog.pg_publication_tables where pubname = any($1::pg_catalog.text[]) group by 1, 2`,
+    values: [names],
+  };
+}
+
 /** Tables whose own changes are published: leaves of partition trees, not their roots. */
 export function publicationLeaves(names: readonly string[]): Sql {
   return {

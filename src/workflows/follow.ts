@@ -18,6 +18,7 @@ import { committedLsn } from './follow/committed-lsn.ts';
 import { ControlDesk } from './follow/control-desk.ts';
 import { openLog, slotPosition } from './follow/open-log.ts';
 import type { FollowOptions, FollowResult } from './follow/options.ts';
+import { applierFilters } from './follow/row-filters.ts';
 import { streamMayBeBinary } from './follow/stream-format.ts';
 import { tableRules, type TableRules } from './follow/table-rules.ts';
 import { serverFacts } from './server-facts.ts';
@@ -49,7 +50,7 @@ export class Follower implements AsyncDisposable {
   #caughtUp = false;
   #paused = false;
 
-  private constructor(parts: { options: FollowOptions; emit: Emit; applier: Applier; desk: ControlDesk; log: ChangeLog; sessions: { source: Session | undefined }; record: AppliedRecord | undefined; goal: Lsn; control: { session: Session | undefined }; rules: TableRules }) {
+  private constructor(parts: { options: FollowOptions; emit: Emit; applier: Applier; desk: ControlDesk; log: ChangeLog; sessions: { source: Session | undefined }; record: AppliedRecord | undefined; goal: Lsn; control: { session: Session | undefined }; rules: CurrentRules }) {
     this.#options = parts.options;
     this.#emit = parts.emit;
     this.#applier = parts.applier;
@@ -62,7 +63,7 @@ export class Follower implements AsyncDisposable {
     this.#rules = parts.rules;
   }
 
-  readonly #rules: TableRules;
+  readonly #rules: CurrentRules;
   readonly #controlHolder: { session: Session | undefined };
 
   /**
@@ -99,13 +100,15 @@ export class Follower implements AsyncDisposable {
       // Both sides at once: a round trip may be long, and there are many.
       const [{ session: target, desk, facts: targetFacts }, { session: source, facts: sourceFacts, publications }] = await settleAll(openTarget(), openSource());
       emit({ type: 'servers', source: sourceFacts, target: targetFacts });
-      const { mapTable, excludedColumns, rowCondition } = await tableRules(options, source, target);
+      const rules = await currentRules(options, source, target, publications);
+      const mapTable = (table: TableRef) => rules.tables.mapTable(table);
+      const excludedColumns = (table: TableRef) => rules.tables.excludedColumns(table);
       const wanted = options.binary ?? 'auto';
       const binary = wanted === 'on' || (wanted === 'auto' && (await streamMayBeBinary(source, target, publications, mapTable)));
       const record = options.folder && (await AppliedRecord.open(options.folder, source));
       cleanUp.unshift(async () => record?.close());
       const applier = new Applier({
-        target: options.target, job, binary, emit, signal, control, addColumns: options.addColumns ?? false, unknownTables: options.unknownTables ?? 'pause', mapTable, excludedColumns, setWiseFrom: options.setWiseFrom, onCommitted: (lsn) => record?.note(lsn),
+        target: options.target, job, binary, emit, signal, control, addColumns: options.addColumns ?? false, unknownTables: options.unknownTables ?? 'pause', mapTable, excludedColumns, rowFilter: (table) => rules.rowFilter(table), setWiseFrom: options.setWiseFrom, onCommitted: (lsn) => record?.note(lsn),
         describeSource: (table) => describeSource(options, sessions, table),
       });
       cleanUp.unshift(() => applier.close());
@@ -117,7 +120,7 @@ export class Follower implements AsyncDisposable {
       const log = options.log ?? (await openLog(options, { source, target, publications, binary, progress, emit }));
       cleanUp.unshift(() => log.close());
       applier.attach(log);
-      return new Follower({ options, emit, applier, desk, log, sessions, record, goal, control: holder, rules: { mapTable, excludedColumns, rowCondition } });
+      return new Follower({ options, emit, applier, desk, log, sessions, record, goal, control: holder, rules });
     } catch (error) {
       for (const work of cleanUp) await work()?.catch(() => undefined);
       throw error;
@@ -233,7 +236,15 @@ export class Follower implements AsyncDisposable {
 
   async #copyTable(table: TableRef): Promise<Lsn> {
     const { recopyTable } = await import('./follow/recopy.ts');
-    return recopyTable({ source: this.#options.source, target: this.#options.target, job: this.#options.job, emit: this.#emit, signal: this.#options.signal, rules: this.#rules }, table);
+    const { source, target, job, signal } = this.#options;
+    await using onSource = await sourceSession(this.#options);
+    await using onTarget = await Session.open(target, { role: 'copy', job, side: 'the target', signal });
+    const refresh = async () => Object.assign(this.#rules, await currentRules(this.#options, onSource, onTarget, this.#rules.publications));
+    // Once before, since the table may have come after the stream began, and once more when it is published.
+    await refresh();
+    const lsn = await recopyTable({ source, target, job, emit: this.#emit, signal, rules: this.#rules.tables }, table);
+    await refresh();
+    return lsn;
   }
 
   async #dropTable(table: TableRef): Promise<void> {
@@ -247,6 +258,19 @@ export class Follower implements AsyncDisposable {
     const { report } = this.#applier;
     return { appliedLsn: formatLsn(report.appliedLsn()), transactions: report.transactions, rows: report.rows, paused, caughtUp: this.#caughtUp, switchedOver: this.#switchedOver };
   }
+}
+
+/** What the rules mean for the tables of the stream, as the source's catalog was when it was last read. */
+interface CurrentRules {
+  tables: TableRules;
+  /** Condition of the rows that the applier takes, where the source does not filter. */
+  rowFilter: (table: TableRef) => string | undefined;
+  readonly publications: readonly string[];
+}
+
+async function currentRules(options: FollowOptions, source: Session, target: Session, publications: readonly string[]): Promise<CurrentRules> {
+  const tables = await tableRules(options, source, target);
+  return { tables, rowFilter: await applierFilters(source, options.job, publications, tables), publications };
 }
 
 function sourceSession(options: FollowOptions): Promise<Session> {

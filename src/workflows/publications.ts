@@ -1,4 +1,4 @@
-import { publicationFacts, publicationTables, publishable, type PublicationTableRow, type PublishableRow } from '../catalog/publications.ts';
+import { filteredTables, publicationFacts, publicationTables, publishable, type PublicationTableRow, type PublishableRow } from '../catalog/publications.ts';
 import { PgweaveError } from '../core/errors.ts';
 import { jobObjectName } from '../core/job-folder.ts';
 import { tableKey, type TableRef } from '../core/tables.ts';
@@ -40,6 +40,12 @@ export interface PublicationOptions {
   readonly both?: boolean;
   /** Only asks whether the source would take them: everything is rolled back. Default false. */
   readonly takeBack?: boolean;
+}
+
+/** Which tables of these publications the source filters itself, by table key; before version 15 none. */
+export async function publishedFilters(source: Session, names: readonly string[]): Promise<Map<string, boolean>> {
+  if (source.serverVersion < 150_000) return new Map();
+  return new Map((await source.query<TableRef & { filtered: boolean }>(filteredTables(names))).map((row) => [tableKey(row), row.filtered]));
 }
 
 function mark(job: string): string {

@@ -14,7 +14,9 @@ import { formatLsn } from '../pg/lsn.ts';
 import { Session } from '../pg/session.ts';
 import { ControlDesk } from './follow/control-desk.ts';
 import { keptSelection } from '../copy/kept-selection.ts';
+import { applierFilters } from './follow/row-filters.ts';
 import { tableRules } from './follow/table-rules.ts';
+import { publicationNamesOf } from './publications.ts';
 
 export type TableAction = 'retry' | 'skip-transaction' | 'copy-again' | 'add' | 'drop';
 
@@ -97,6 +99,13 @@ async function look(target: Session, options: TableOptions, by: TableResult['by'
   };
 }
 
+/** The filters by which waiting changes are taken; the source knows which of them it applies itself. */
+async function filtersHere(options: TableOptions, target: Session): Promise<(table: TableRef) => string | undefined> {
+  const { source, job, signal } = options;
+  await using session = await Session.open(source, { role: 'table', job, side: 'the source', signal });
+  return await applierFilters(session, job, Object.values(publicationNamesOf(job)), await tableRules(options, session, target));
+}
+
 /** No follower runs: an applier without a log, under the follower's lock, does the same. */
 async function actHere(options: TableOptions, action: Exclude<TableAction, 'add'>): Promise<string | null> {
   const { source, target, job, table, signal } = options;
@@ -104,9 +113,10 @@ async function actHere(options: TableOptions, action: Exclude<TableAction, 'add'
   const desk = await ControlDesk.open({ target, job, emit });
   const held: { session: Session | undefined } = { session: undefined };
   const control = async () => (held.session = held.session && !held.session.lost ? held.session : await Session.open(target, { role: 'table control', job, side: 'the target' }));
-  const { mapTo, excludedColumns } = await keptSelection(await control(), job);
+  const { tables, mapTo, excludedColumns } = await keptSelection(await control(), job);
+  const rowFilter = tables.some((t) => t.where !== undefined) ? await filtersHere(options, await control()) : undefined;
   // Parked changes may have come in either form: statements take them by each value's own.
-  const applier = new Applier({ target, job, binary: false, emit, control, addColumns: false, unknownTables: 'pause', mapTable: mapTo, excludedColumns, signal });
+  const applier = new Applier({ target, job, binary: false, emit, control, addColumns: false, unknownTables: 'pause', mapTable: mapTo, excludedColumns, rowFilter, signal });
   let running: Promise<void> | undefined;
   try {
     await applier.open();

@@ -118,7 +118,8 @@ export class BatchWriter {
   change(plan: TablePlan, change: RowChange): void {
     const written = change.type === 'insert' ? this.rows.insert(plan, change.newTuple) : change.type === 'update' ? this.rows.update(plan, change.oldTuple, change.newTuple) : this.rows.delete(plan, change.oldTuple);
     if (!written) return;
-    this.#open.push({ plan, change, expected: 1 });
+    // What a filter leaves out is not there to be changed.
+    this.#open.push({ plan, change, expected: plan.filter ? 0 : 1 });
     if (this.#open.length >= rowsPerUnit) this.endRows();
   }
 

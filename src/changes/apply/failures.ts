@@ -4,6 +4,7 @@ import { ServerError } from '../../pg/server-error.ts';
 import { columnKind, type Tuple } from '../../pgoutput/messages.ts';
 import type { UnitResult } from '../../pg/pipeline.ts';
 import type { WrittenUnit } from './batch-writer.ts';
+import { notSentReason } from './filtered-rows.ts';
 import type { RowChange } from './merge.ts';
 import type { TablePlan } from './plan.ts';
 
@@ -82,6 +83,8 @@ export function isSchemaError(error: unknown): boolean {
 
 /** Why a table is paused, in one line: `duplicate key value violates unique constraint "x": Key (no)=(7) already exists.` */
 export function failureReason(error: Error): string {
+  const ours = notSentReason(error.message);
+  if (ours !== undefined) return ours;
   const detail = error instanceof ServerError ? error.detail : undefined;
   return errorMessage(error) + (detail === undefined ? '' : `: ${detail}`);
 }

@@ -16,6 +16,14 @@ export interface PlanColumn {
   readonly wireType: string | undefined;
 }
 
+/** Which rows of the source go, where the source sends all of them: evaluated on the target with each change. */
+export interface RowFilter {
+  /** In parentheses; only `true` counts. */
+  readonly where: string;
+  /** Columns that it reads. */
+  readonly columns: readonly string[];
+}
+
 /** How changes of one relation, as the source describes it now, are written to its table on the target. Pure data; made by {@link makePlan}. */
 export interface TablePlan {
   readonly key: string;
@@ -36,6 +44,8 @@ export interface TablePlan {
   readonly keepsOwnColumns: boolean;
   /** Changes of many rows can be written by COPY and set statements. */
   readonly setWise: boolean;
+  /** Rows are told apart here, row by row (filtered-rows.ts); undefined where the source has done so, or all go. */
+  readonly filter: RowFilter | undefined;
   /** Distinguishes statements and scratch tables of this plan from others'. */
   readonly id: number;
 }
@@ -63,10 +73,18 @@ export interface SourceColumn {
 
 let planCount = 0;
 
-const notReplicated: ApplyColumn = { name: '', type: 'text', typeOid: 25, baseType: 'text', baseTypeOid: 25, isArray: false, generated: true, identityAlways: false, notNull: false, hasDefault: false, comparable: false };
+const notReplicated: ApplyColumn = { name: '', type: 'text', typeOid: 25, baseType: 'text', baseTypeOid: 25, bareType: 'text', collation: undefined, isArray: false, generated: true, identityAlways: false, notNull: false, hasDefault: false, comparable: false };
 
-/** @throws PlanError `target-table-missing`, `target-column-missing`, `target-not-a-table`. `missing` describes columns that the target lacks. */
-export function makePlan(relation: Relation, target: ApplyTarget | undefined, missing: readonly SourceColumn[], binary: boolean, excluded: readonly string[] = []): TablePlan {
+export interface PlanOptions {
+  /** Values come in binary form. */
+  readonly binary: boolean;
+  /** Columns that are not replicated. */
+  readonly excluded?: readonly string[] | undefined;
+  readonly filter?: RowFilter | undefined;
+}
+
+/** @throws PlanError `target-table-missing`, `target-column-missing`, `filter-column-missing`, `filter-needs-key`. `missing` describes columns that the target lacks. */
+export function makePlan(relation: Relation, target: ApplyTarget | undefined, missing: readonly SourceColumn[], { binary, excluded = [], filter }: PlanOptions): TablePlan {
   const shown = displayName(relation.schema, relation.name);
   if (!target) {
     throw new PlanError('target-table-missing', `table ${shown} does not exist on the target`, `Create it there as it is on the source, then: pgweave table ${shown} --copy-again`);
@@ -77,6 +95,8 @@ export function makePlan(relation: Relation, target: ApplyTarget | undefined, mi
     const ddl = absent.map((column) => addColumnSql(relation, target, column.name, missing.find((m) => m.name === column.name)));
     throw new PlanError('target-column-missing', `the source's ${shown} has ${absent.length === 1 ? 'a column' : 'columns'} that the target lacks: ${absent.map((c) => quoteIdent(c.name)).join(', ')}`, `Run on the target: ${ddl.join(' ')} Then: pgweave table ${shown} --retry`, ddl);
   }
+  const unread = filter?.columns.filter((name) => excluded.includes(name) || !relation.columns.some((c) => c.name === name)) ?? [];
+  if (unread.length > 0) throw new PlanError('filter-column-missing', `the row filter of ${shown} reads ${unread.join(', ')}, which the source does not send`, `Begin the job anew with another filter, or leave the table out: pgweave table ${shown} --drop`);
   planCount += 1;
   const columns = relation.columns.map((column): PlanColumn => {
     const found = excluded.includes(column.name) ? undefined : byName.get(column.name);
@@ -89,14 +109,17 @@ export function makePlan(relation: Relation, target: ApplyTarget | undefined, mi
   });
   const written = columns.flatMap((column, i) => (column.written ? [i] : []));
   const keyColumns = keyOf(relation, target);
+  if (filter && keyColumns.length === 0 && relation.replicaIdentity === 'full') {
+    throw new PlanError('filter-needs-key', `the rows of ${shown} have no key on the target by which those that leave the row filter could be found`, `Add a primary key on both sides, then: pgweave table ${shown} --copy-again`);
+  }
   const named = new Set(relation.columns.filter((c) => !excluded.includes(c.name)).map((c) => c.name));
   const only = target.kind === 'r' ? 'only ' : '';
   const name = qualifiedName(target.schema, target.name);
   return {
-    key: tableKey(relation), relation, target, name, nameOnly: `${only}${name}`, columns, written, keyColumns, id: planCount,
+    key: tableKey(relation), relation, target, name, nameOnly: `${only}${name}`, columns, written, keyColumns, filter, id: planCount,
     keyIndexed: keyColumns.some((i) => target.indexedFirst.includes(relation.columns[i]!.name)),
     keepsOwnColumns: target.columns.some((c) => !named.has(c.name) && !c.generated) || target.columns.some((c) => c.identityAlways),
-    setWise: (target.kind === 'r' || target.kind === 'p') && !target.rowSecurity && written.length > 0 && !columns.some((c) => c.wireType !== undefined),
+    setWise: filter === undefined && (target.kind === 'r' || target.kind === 'p') && !target.rowSecurity && written.length > 0 && !columns.some((c) => c.wireType !== undefined),
   };
 }
 
@@ -129,8 +152,13 @@ const builtinTypes: ReadonlyMap<number, string> = new Map([
 /** Types for which `=` between two values holds exactly where their bytes are equal: bool, bytea, integers, oid, date, timestamps, uuid. */
 const exactlyEqual: ReadonlySet<number> = new Set([16, 17, 20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950]);
 
+/** The column's values come, and belong to a column of the target. */
+export function isSent(column: PlanColumn): boolean {
+  return column.target !== notReplicated;
+}
+
 /** `$n`, with a cast where the wire's type is not the column's. */
-function parameter(column: PlanColumn, n: number): string {
+export function parameter(column: PlanColumn, n: number): string {
   return column.wireType === undefined ? `$${n}` : `$${n}::${column.wireType}`;
 }
 
@@ -153,9 +181,9 @@ export function deleteSql(plan: TablePlan, where: string): string {
   return `delete from ${plan.nameOnly} where ${where}`;
 }
 
-/** Condition on the identity key; parameters from `first` on. */
-export function keyCondition(plan: TablePlan, first: number): string {
-  return plan.keyColumns.map((i, n) => `${plan.columns[i]!.quoted} = ${parameter(plan.columns[i]!, first + n)}`).join(' and ');
+/** Condition on the identity key; parameters from `first` on. `alias`: of the table, with its dot. */
+export function keyCondition(plan: TablePlan, first: number, alias = ''): string {
+  return plan.keyColumns.map((i, n) => `${alias}${plan.columns[i]!.quoted} = ${parameter(plan.columns[i]!, first + n)}`).join(' and ');
 }
 
 /**

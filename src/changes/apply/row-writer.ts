@@ -1,7 +1,9 @@
 import { emptyParameters, type Parameters, type Pipeline } from '../../pg/pipeline.ts';
 import { columnArrays, readColumns } from '../../pgoutput/tuple.ts';
 import { columnKind, type Tuple } from '../../pgoutput/messages.ts';
-import { deleteSql, insertSql, keyCondition, updateSql, wholeRowCondition, type TablePlan } from './plan.ts';
+import { filteredInsertSql, filteredUpdateSql, sentPositions } from './filtered-rows.ts';
+import { fillUnchanged } from './merge.ts';
+import { deleteSql, insertSql, keyCondition, updateSql, wholeRowCondition, type RowFilter, type TablePlan } from './plan.ts';
 
 /** Prepared statements kept open in one session; the oldest go first. Each costs the server some 10 kB. */
 const maxStatements = 2000;
@@ -23,12 +25,18 @@ export class RowWriter {
   insert(plan: TablePlan, tuple: Tuple): boolean {
     readColumns(tuple, newColumns);
     const parameters = this.#begin();
+    const { filter } = plan;
+    if (filter) {
+      for (const i of sentPositions(plan)) addParameter(parameters, tuple.bytes, newColumns, i);
+      return this.#run(`i${plan.id}`, () => filteredInsertSql(plan, filter), parameters);
+    }
     for (const i of plan.written) addParameter(parameters, tuple.bytes, newColumns, i);
     return this.#run(`i${plan.id}`, () => insertSql(plan), parameters);
   }
 
   /** `oldTuple`: the old key or old row, where the source sent one; else the key is that of the new row. */
   update(plan: TablePlan, oldTuple: Tuple | undefined, tuple: Tuple): boolean {
+    if (plan.filter) return this.#filteredUpdate(plan, plan.filter, oldTuple, tuple);
     readColumns(tuple, newColumns);
     const keyed = plan.keyColumns.length > 0;
     const where = oldTuple ?? tuple;
@@ -63,6 +71,30 @@ export class RowWriter {
     }
     const nulls = this.#wholeRow(plan, oldTuple, parameters);
     return this.#run(`d${plan.id}.${shorten(bits(nulls))}`, () => deleteSql(plan, wholeRowCondition(plan, nulls, 1)), parameters);
+  }
+
+  #filteredUpdate(plan: TablePlan, filter: RowFilter, oldTuple: Tuple | undefined, sent: Tuple): boolean {
+    const tuple = oldTuple && sent.hasUnchanged && plan.relation.replicaIdentity === 'full' ? fillUnchanged(sent, oldTuple) : sent;
+    const where = oldTuple ?? tuple;
+    readColumns(tuple, newColumns);
+    readColumns(where, oldColumns);
+    const parameters = this.#begin();
+    const unchanged = new Set<number>();
+    const staying = new Set<number>();
+    let mask = '';
+    for (const i of sentPositions(plan)) {
+      const notSent = newColumns.kinds[i] === columnKind.unchanged;
+      const key = plan.keyColumns.includes(i);
+      const stays = key && (notSent || sameValue(where, tuple, i));
+      if (stays) staying.add(i);
+      // A large value of the key is that of the old key.
+      if (notSent && !key) unchanged.add(i);
+      else if (notSent) addParameter(parameters, where.bytes, oldColumns, i);
+      else addParameter(parameters, tuple.bytes, newColumns, i);
+      mask += `${stays ? '1' : '0'}${unchanged.has(i) ? '1' : '0'}`;
+    }
+    for (const i of plan.keyColumns) addParameter(parameters, where.bytes, oldColumns, i);
+    return this.#run(`u${plan.id}.${shorten(mask)}`, () => filteredUpdateSql(plan, filter, { unchanged, staying }), parameters);
   }
 
   /** After an error the server may or may not have made the statements of that run: they are forgotten there and here. */

@@ -8,7 +8,7 @@ const mostBatches = 512;
 export class SourceOrder {
   readonly #tables = new Map<string, { left: number; next: number }>();
 
-  /** Whether the table's changes go in source order now: for a while after a conflict, always where neither a key nor set statements can be used. */
+  /** Whether the table's changes go in source order now: for a while after a conflict, always where neither a key nor set statements can be used, or rows are filtered here. */
   has(plan: TablePlan): boolean {
     if (!plan.setWise || (plan.keyColumns.length === 0 && plan.relation.replicaIdentity === 'full')) return true;
     const known = this.#tables.get(plan.key);

@@ -1,6 +1,7 @@
 import { readApplyTarget } from '../../catalog/apply-target.ts';
 import type { Emit } from '../../core/events.ts';
 import { errorMessage } from '../../core/errors.ts';
+import { parsePredicate } from '../../core/selection/predicate.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { formatLsn, zeroLsn, type Lsn } from '../../pg/lsn.ts';
@@ -67,6 +68,8 @@ export interface GateOptions {
   readonly mapTable?: ((table: TableRef) => TableRef) | undefined;
   /** Columns that are not replicated. */
   readonly excludedColumns?: ((table: TableRef) => readonly string[]) | undefined;
+  /** SQL condition in parentheses of the rows that go, for a table of which the source sends all; undefined where it filters them itself, or there is none. */
+  readonly rowFilter?: ((table: TableRef) => string | undefined) | undefined;
   /** Tables that the job does not know: applied (for a stream without a copy) or paused until somebody says what they are. */
   readonly unknownTables: 'apply' | 'pause';
 }
@@ -183,12 +186,14 @@ export class TableGates {
   /** @throws PlanError where the target cannot take the relation. */
   async plan(relation: Relation, binary = this.#options.binary): Promise<TablePlan> {
     const excluded = this.#options.excludedColumns?.(relation) ?? [];
+    const where = this.#options.rowFilter?.(relation);
+    const filter = where === undefined ? undefined : { where, columns: (await parsePredicate(where)).columns };
     const on = this.#options.mapTable?.(relation) ?? relation;
     const target = await readApplyTarget(this.#control(), on);
     const lacks = target ? relation.columns.filter((c) => !excluded.includes(c.name) && !target.columns.some((t) => t.name === c.name)) : [];
     const described = lacks.length > 0 && this.#options.describeSource ? await this.#options.describeSource(relation).catch(() => []) : [];
     try {
-      const plan = makePlan(relation, target, described, binary, excluded);
+      const plan = makePlan(relation, target, described, { binary, excluded, filter });
       this.#warnOfTriggers(plan);
       return plan;
     } catch (error) {
@@ -199,7 +204,7 @@ export class TableGates {
         throw new PlanError('target-column-refused', `${error.message}; adding failed: ${errorMessage(refused)}`, error.hint ?? '', error.ddl);
       }
       this.#options.emit({ type: 'log', level: 'info', message: `${displayName(relation.schema, relation.name)}: ran on the target, as the source had done: ${error.ddl.join(' ')}` });
-      return makePlan(relation, await readApplyTarget(this.#control(), on), [], binary, excluded);
+      return makePlan(relation, await readApplyTarget(this.#control(), on), [], { binary, excluded, filter });
     }
   }
 

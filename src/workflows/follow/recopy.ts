@@ -16,6 +16,7 @@ import { formatLsn, type Lsn } from '../../pg/lsn.ts';
 import { Session } from '../../pg/session.ts';
 import { sqlstate, sqlstateOf } from '../../pg/sqlstate.ts';
 import { WireConnection } from '../../pg/wire-connection.ts';
+import { publishableFilters } from '../clone/filtered-stream.ts';
 import { publicationNamesOf } from '../publications.ts';
 import type { TableRules } from './table-rules.ts';
 
@@ -36,7 +37,7 @@ export interface RecopyOptions {
  */
 export async function recopyTable(options: RecopyOptions, table: TableRef): Promise<Lsn> {
   const { source, target, job, emit, signal } = options;
-  await publishTable(source, job, table, options.rules.rowCondition(table));
+  await publishTable(options, table);
   await using snapshot = await openSlotSnapshot(source, { job, slot: `${jobObjectName(job)}_copy_${process.pid.toString(36)}${(recopies += 1)}`, temporary: true, signal });
   const lsn = snapshot.lsn!;
   const leaves = await snapshot.session.query<LeafRow>(leavesOf(table));
@@ -60,13 +61,13 @@ export async function recopyTable(options: RecopyOptions, table: TableRef): Prom
   await prepareTarget(to, job, encoding);
   const name = qualifiedName(on.schema, on.name);
   const list = columns.map((c) => quoteIdent(c.name)).join(', ');
-  const condition = options.rules.rowCondition(table);
   const format = binary ? 'format binary' : 'format text';
   await to.query('begin');
   await emptyTable(to, name, on.kind === 'r');
   const slab = Buffer.allocUnsafeSlow(slabBytes);
   for (const [i, leaf] of leaves.entries()) {
     emit({ type: 'copy-part', table, part: i + 1, status: 'started' });
+    const condition = options.rules.rowCondition(leaf) ?? options.rules.rowCondition(table);
     await relayCopy(
       from, to, { copyOut: `copy (select ${list} from only ${qualifiedName(leaf.schema, leaf.name)}${condition === undefined ? '' : ` where ${condition}`}) to stdout with (${format})`, copyIn: `copy ${name}${list === '' ? '' : ` (${list})`} from stdin with (${format})` },
       (bytes, rows) => emit({ type: 'copy-progress', table, part: i + 1, bytes, rows }), slab,
@@ -113,15 +114,17 @@ async function emptyTable(to: WireConnection, name: string, plain: boolean): Pro
   }
 }
 
-/** Adds a table to the job's publication where it is not in one; one without a replica identity goes where only inserts are published. */
-async function publishTable(spec: ConnectionSpec, job: string, table: TableRef, condition: string | undefined): Promise<void> {
+/** Adds a table to the job's publication where it is not in one, with its row filter where the source can apply it; one without a replica identity goes where only inserts are published. */
+async function publishTable({ source: spec, job, rules }: RecopyOptions, table: TableRef): Promise<void> {
   await using source = await Session.open(spec, { role: 'publish', job, side: 'the source' });
   await source.query('set default_transaction_read_only = off');
   const names = publicationNamesOf(job);
   const { published, identified, exists } = await source.one<{ published: boolean; identified: boolean; exists: boolean }>(publicationsOf(table, [names.all, names.inserts]));
   // A publication of somebody's own choosing decides by itself what is in it.
   if (published || !exists) return;
-  await source.query(`alter publication ${quoteIdent(identified ? names.all : names.inserts)} add table ${qualifiedName(table.schema, table.name)}${condition === undefined ? '' : ` where ${condition}`}`);
+  const where = rules.rowCondition(table);
+  const [filtered] = where === undefined ? [] : await publishableFilters(source, job, [{ ...table, where, excludeColumns: rules.excludedColumns(table) }]);
+  await source.query(`alter publication ${quoteIdent(identified ? names.all : names.inserts)} add table ${qualifiedName(table.schema, table.name)}${filtered?.where === undefined ? '' : ` where ${filtered.where}`}`);
 }
 
 /** Takes a table out of the job's publications. */

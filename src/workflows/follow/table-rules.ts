@@ -30,11 +30,18 @@ export interface TableRulesOptions {
 export async function tableRules(options: TableRulesOptions, source: Session, target: Session): Promise<TableRules> {
   const kept = options.folder && !isWayBack(options.job) ? keptRules(options.folder) : undefined;
   const noted = kept ? undefined : await keptSelection(target, options.job);
-  const selection = kept && matchTables(kept, source.spec.database, await selectableTables(source)).selection;
+  const catalog = kept || noted?.tables.length ? await selectableTables(source) : [];
+  const selection = kept && matchTables(kept, source.spec.database, catalog).selection;
   const ruleOf = (table: TableRef) => selection?.get(tableKey(table));
+  // A partition that came after the clone has what was noted of its root.
+  const parents = new Map(noted ? catalog.flatMap((t) => (t.partitionOf ? [[tableKey(t), t.partitionOf] as const] : [])) : []);
+  const notedCondition = (table: TableRef): string | undefined => {
+    const parent = parents.get(tableKey(table));
+    return noted?.rowCondition(table) ?? (parent && notedCondition(parent));
+  };
   return {
     mapTable: options.mapTable ?? ((table) => ruleOf(table)?.mapTo ?? noted?.mapTo(table) ?? table),
     excludedColumns: options.excludedColumns ?? ((table) => ruleOf(table)?.excludeColumns ?? noted?.excludedColumns(table) ?? []),
-    rowCondition: (table) => ruleOf(table)?.where ?? noted?.rowCondition(table),
+    rowCondition: (table) => ruleOf(table)?.where ?? notedCondition(table),
   };
 }
