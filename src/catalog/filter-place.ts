@@ -15,12 +15,12 @@ export type FilterPlace =
 const filtersFrom = 150_000;
 
 /** Where a filter is applied, as far as the catalog tells. `row` is a table that holds rows, not a partitioned one. */
-export async function filterPlace(row: PreflightTableRow, where: string, source: { readonly version: number; readonly versionText: string }, excluded: readonly string[]): Promise<FilterPlace> {
+export async function filterPlace(row: PreflightTableRow, where: string, source: { readonly serverVersion: number; readonly serverVersionText: string }, excluded: readonly string[]): Promise<FilterPlace> {
   const { columns } = await parsePredicate(where);
   // Without an identity inserts alone are published, and those may be filtered by any column.
   const outside = row.replica_identity === 'f' || row.has_identity_index ? columns.filter((column) => !row.identity_columns.includes(column)) : [];
-  if (source.version >= filtersFrom && outside.length === 0) return { by: 'source' };
-  const because = source.version < filtersFrom ? `the source is ${source.versionText.split(' ')[0]}, and publications have row filters from PostgreSQL 15 on` : `${outside.join(', ')} ${outside.length === 1 ? 'is' : 'are'} outside the replica identity`;
+  if (source.serverVersion >= filtersFrom && outside.length === 0) return { by: 'source' };
+  const because = source.serverVersion < filtersFrom ? `the source is ${source.serverVersionText.split(' ')[0]}, and publications have row filters from PostgreSQL 15 on` : `${outside.join(', ')} ${outside.length === 1 ? 'is' : 'are'} outside the replica identity`;
   return filteredHere(row, columns, because, excluded);
 }
 

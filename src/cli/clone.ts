@@ -246,6 +246,7 @@ function planText(plan: ClonePlan): string[] {
   if (plan.resumes) lines.push(`The job has begun: ${formatCount(plan.tables.length - left.length)} tables are in already.`);
   if (plan.existing.length > 0) lines.push(`In the way on the target: ${plan.existing.slice(0, 8).join(', ')}${plan.existing.length > 8 ? `, and ${formatCount(plan.existing.length - 8)} more` : ''}. clone refuses them, --drop-existing drops them.`);
   if (plan.leftOut.length > 0) lines.push(`${plan.leftOut.length === 1 ? '1 object is' : `${formatCount(plan.leftOut.length)} objects are`} left out by the selection.`);
+  for (const { table, because } of plan.rowFilters.filter((f) => f.by === 'pgweave')) lines.push(`The row filter of ${table} is applied by pgweave, and the source sends all changes of the table: ${because}.`);
   const shown = [...left].sort((a, b) => b.bytes - a.bytes).slice(0, 15);
   if (shown.length > 0) {
     lines.push('');

@@ -41,6 +41,8 @@ export interface PreflightTable extends PreflightTableRow {
   readonly mode: 'copy' | 'schema-only';
   /** Row filter: a boolean expression in parentheses. */
   readonly where: string | undefined;
+  /** Columns that do not go. */
+  readonly excludeColumns: readonly string[];
   /** Its name on the target. */
   readonly mapTo: TableRef;
 }

@@ -1,3 +1,4 @@
+import { filterPlace, type FilterPlace } from '../catalog/filter-place.ts';
 import type { PreflightTableRow } from '../catalog/preflight-tables.ts';
 import { parsePredicate } from '../core/selection/predicate.ts';
 import { displayName, quoteIdent } from '../pg/identifiers.ts';
@@ -34,16 +35,34 @@ export async function identityChecks(context: PreflightContext): Promise<Check[]
         ...(t.has_primary_key && t.identity_candidates.length > 0 ? { fix: sqlFix('source', `alter table ${displayName(t.schema, t.name)} replica identity default;`) } : t.identity_candidates.length > 0 ? { fix: usingIndex(t, t.identity_candidates[0]!) } : {}) })),
     }));
   }
-  const withFilter = published.filter((t) => t.where !== undefined);
+  checks.push(...(context.kind.mode === 'follow' ? await streamFilterChecks(context, published) : await publishedFilterChecks(context, published.filter((t) => t.where !== undefined), bare)));
+  return checks;
+}
+
+/** Row filters under pgweave's own stream [50]: the source applies those that it can, pgweave the others. */
+async function streamFilterChecks({ source }: PreflightContext, published: PreflightContext['tables']): Promise<Check[]> {
+  const placed = source === undefined ? [] : await Promise.all(published.flatMap(async (t) => (t.where === undefined ? [] : [{ subject: displayName(t.schema, t.name), place: await filterPlace(t, t.where, source.session, t.excludeColumns) }]))).then((all) => all.flat());
+  if (placed.length === 0) return [];
+  const by = (who: FilterPlace['by']) => placed.filter(({ place }) => place.by === who).map(({ subject }) => subject);
+  const facts = { bySource: by('source'), byPgweave: by('pgweave'), byNobody: by('nobody') };
+  const items = placed.flatMap(({ subject, place }): CheckItem[] => (place.by === 'source' ? [] : place.by === 'pgweave' ? [{ subject, note: `filtered by pgweave: ${place.because}` }] : [{ subject, note: place.text, fix: advice('source', place.fix) }]));
+  if (facts.byNobody.length > 0) return [check('row-filters', 'source', 'fail', `${counted(facts.byNobody.length, 'row filter')} that neither the source nor pgweave can apply to the stream`, { facts, items })];
+  if (facts.byPgweave.length > 0) return [check('row-filters', 'source', 'warn', `${counted(facts.byPgweave.length, 'row filter')} applied by pgweave: the source sends all changes of ${facts.byPgweave.length === 1 ? 'that table' : 'those tables'}`, { facts, items })];
+  return [check('row-filters', 'source', 'ok', `${counted(placed.length, 'row filter')} applied by the source as it decodes`, { facts })];
+}
+
+/** Row filters of a native publication. */
+async function publishedFilterChecks(context: PreflightContext, withFilter: PreflightContext['tables'], bare: PreflightContext['tables']): Promise<Check[]> {
+  const checks: Check[] = [];
   if (withFilter.length > 0 && context.source && context.source.session.serverVersion < 150_000 && decodes(context.kind)) {
-    checks.push(check('row-filter-version', 'source', 'fail', `${counted(withFilter.length, 'row filter')}: the source filters what it streams from PostgreSQL 15 on`, {
-      facts: { tables: withFilter.map((t) => displayName(t.schema, t.name)) }, fix: advice('pgweave', 'leave the filters out, or copy without a stream'),
+    checks.push(check('row-filter-version', 'source', 'fail', `${counted(withFilter.length, 'row filter')}: publications have them from PostgreSQL 15 on`, {
+      facts: { tables: withFilter.map((t) => displayName(t.schema, t.name)) }, fix: advice('pgweave', 'follow with pgweave itself, which filters on every version: clone --follow'),
     }));
   }
   // Of a table without an identity inserts alone are published, and those by any column.
-  const filtered = await filterItems(published.filter((t) => !bare.includes(t)));
+  const filtered = await filterItems(withFilter.filter((t) => !bare.includes(t)));
   if (filtered.length > 0) {
-    checks.push(check('row-filter-columns', 'source', decodes(context.kind) ? 'fail' : 'warn', `${counted(filtered.length, 'row filter')} on columns outside the replica identity: ${decodes(context.kind) ? 'publishing them would make UPDATE and DELETE fail on the source' : 'no matter for a plain clone, but --follow and --sync would need them in it'}`, { facts: { tables: filtered.map((i) => i.subject) }, items: filtered }));
+    checks.push(check('row-filter-columns', 'source', decodes(context.kind) ? 'fail' : 'warn', `${counted(filtered.length, 'row filter')} on columns outside the replica identity: ${decodes(context.kind) ? 'publishing them would make UPDATE and DELETE fail on the source' : 'no matter for a plain clone, and --follow filters them itself; --sync would need them in it'}`, { facts: { tables: filtered.map((i) => i.subject) }, items: filtered }));
   }
   return checks;
 }

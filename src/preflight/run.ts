@@ -85,8 +85,8 @@ async function chosen(all: readonly PreflightTableRow[], session: Session, optio
   await columnDependentsOf(session, excludedColumns(selection));
   return all.flatMap((t) => {
     const s = selection.get(tableKey(t));
-    if (!s) return [{ ...t, mode: 'copy' as const, where: undefined, mapTo: { schema: t.schema, name: t.name } }];
-    return s.mode === 'skip' ? [] : [{ ...t, mode: s.mode, where: s.where, mapTo: s.mapTo }];
+    if (!s) return [{ ...t, mode: 'copy' as const, where: undefined, excludeColumns: [], mapTo: { schema: t.schema, name: t.name } }];
+    return s.mode === 'skip' ? [] : [{ ...t, mode: s.mode, where: s.where, excludeColumns: s.excludeColumns, mapTo: s.mapTo }];
   });
 }
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { createDatabase, sharedServer } from '../../test/support/servers.ts';
 import { fixTimeWindows, noRules, parseColumns, parseTableFilter, parseTimeFilter, type SelectionRules } from '../core/selection/rules.ts';
-import { clone } from './clone.ts';
+import { clone, planClone } from './clone.ts';
 import { follow } from './follow.ts';
 import { tableCommand } from './table.ts';
 
@@ -51,6 +51,8 @@ describe('pgweave\'s own stream under row filters', () => {
       create table bare (v int, status text); insert into bare values (1, 'open'), (2, 'no'); create table free (id int primary key)`);
     const rules = fixTimeWindows({ ...filters(`orders:status = 'open'`, 'parts:v % 2 = 0', 'whole:app.is_open(status)', `folded:word < 'a'`, 'bare:app.is_open(status)'), timeFilters: [parseTimeFilter('seen:at:100 days')] }, new Date());
     const options = { source: source.spec, target: target.spec, job: newJob() };
+    const plan = await planClone({ ...options, rules, mode: 'follow' });
+    expect(plan.rowFilters.find((f) => f.table === 'public.orders')).toEqual({ table: 'public.orders', by: 'pgweave', because: from < 15 ? expect.stringContaining('the source is 14') : 'status is outside the replica identity' });
     await clone({ ...options, rules, roles: false, mode: 'follow' });
     if (from >= 15) expect(await source.query('select tablename from pg_publication_tables where rowfilter is not null')).toEqual([]);
     await target.run(`alter table orders add own text default 'target'; update orders set own = 'kept' where id = 9`);
@@ -84,6 +86,15 @@ describe('pgweave\'s own stream under row filters', () => {
     await source.run(`update orders set status = 'open' where id = 10; update free set id = 2`);
     await tableCommand({ ...options, table: { schema: 'public', name: 'orders' }, action: 'copy-again' });
     await source.run(`update orders set status = 'closed' where id = 10; update orders set n = 3 where id = 8`);
+    await follow({ ...options, untilCaughtUp: true });
+    await same();
+
+    // A partition that comes later has the filter of its root.
+    const later = 'create table parts_3 partition of parts for values from (100) to (200)';
+    await source.run(`${later}; insert into parts values (100, 1, 'x'), (101, 2, 'x')`);
+    await target.run(later);
+    await tableCommand({ ...options, table: { schema: 'public', name: 'parts_3' }, action: 'add' });
+    await source.run(`update parts set v = v + 1 where id >= 100; insert into parts values (102, 1, 'x'), (103, 2, 'x'); update parts set id = 104 where id = 90`);
     await follow({ ...options, untilCaughtUp: true });
     await same();
   });

@@ -14,6 +14,7 @@ import { dumpSchema } from '../../schema/dump.ts';
 import { refuseClashes } from '../../schema/renames.ts';
 import { describeObject, planSchema } from '../../schema/statements.ts';
 import { checkEnds, openEnd, type End } from './ends.ts';
+import { placedFilters } from './filtered-stream.ts';
 import { inTheWay, knownMode, selectionOf, someNames } from './job.ts';
 import type { ClonePlan, PlanOptions } from './options.ts';
 import { indexesByTable } from './restore-keys.ts';
@@ -55,6 +56,7 @@ export async function planClone(options: PlanOptions): Promise<ClonePlan> {
     bytes, indexes: plan.indexes.length, schemaObjects: plan.preData.length + plan.indexes.length + plan.attach.length + plan.foreignKeys.length + plan.postData.length,
     sequences: (await readSequenceValues(sourceSession)).length, largeObjects: (await sourceSession.one<{ count: number }>(largeObjectCount())).count,
     existing: someNames(existing), leftOut: plan.leftOut.map((l) => ({ object: describeObject(l.object), reason: l.reason })),
+    rowFilters: options.mode === 'follow' ? await placedFilters(sourceSession, chosen.resolved) : [],
     estimate: perConnection === undefined ? null : { bytesPerSecond: Math.round(perConnection * connections), copyMs: Math.round((bytes / (perConnection * connections)) * 1000), sampledBytes: sample!.tableBytes },
   };
 }

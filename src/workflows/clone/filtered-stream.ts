@@ -5,23 +5,17 @@ import { PgweaveError } from '../../core/errors.ts';
 import { jobObjectName } from '../../core/job-folder.ts';
 import { parsePredicate } from '../../core/selection/predicate.ts';
 import { noRules, type SelectionRules } from '../../core/selection/rules.ts';
-import type { SelectableTable, SelectionScope } from '../../core/selection/select.ts';
+import type { SelectableTable, Selection, SelectionScope } from '../../core/selection/select.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import type { Session } from '../../pg/session.ts';
 import { ensurePublications, publicationNamesOf, publishedFilters, type PublishedTable } from '../publications.ts';
+import type { ClonePlan } from './options.ts';
 
 /** A table that holds rows, with the filter of its rules. */
 export interface FilteredTable extends TableRef {
   readonly where: string;
   readonly excludeColumns: readonly string[];
-}
-
-/** Where a table's filter is applied; `because`: why the source does not. */
-export interface PlacedFilter {
-  readonly table: TableRef;
-  readonly by: 'source' | 'pgweave';
-  readonly because: string | null;
 }
 
 /**
@@ -59,7 +53,7 @@ export async function publishableFilters(source: Session, job: string, tables: r
     const row = rows.get(tableKey({ schema, name }));
     // Of a partitioned table the stream tells by its leaves: its own filter would not hold for them.
     if (!row || row.kind !== 'r' || row.persistence === 'u') continue;
-    let place = await filterPlace(row, where, { version: source.serverVersion, versionText: source.serverVersionText }, excludeColumns);
+    let place = await filterPlace(row, where, source, excludeColumns);
     if (place.by === 'source') {
       const refused = whole.get(tableKey(row)) === false ? 'it was published without the filter when the job began' : await refusedFilter(source, job, { schema, name, where });
       if (refused !== undefined) place = filteredHere(row, (await parsePredicate(where)).columns, refused, excludeColumns);
@@ -71,16 +65,32 @@ export async function publishableFilters(source: Session, job: string, tables: r
   return out;
 }
 
+/**
+ * The tables of a job whose stream begins anew on a return. The follower filters them: the target may have rows outside of a filter, made while it was the primary, and an INSERT of one that moves
+ * in would find it there. Only those whose rows it could not find by a key are published with their filters.
+ */
+export async function returningTables(source: Session, job: string, tables: readonly TableRef[], rowCondition: (table: TableRef) => string | undefined): Promise<PublishedTable[]> {
+  const rows = await rowsOf(source);
+  const keyless = tables.flatMap((table): FilteredTable[] => {
+    const row = rows.get(tableKey(table));
+    const where = rowCondition(table);
+    return where === undefined || row?.replica_identity !== 'f' || row.identity_candidates.length > 0 ? [] : [{ ...table, where, excludeColumns: [] }];
+  });
+  const published = new Map((await publishableFilters(source, job, keyless, rows)).map((table) => [tableKey(table), table]));
+  return tables.map((table) => published.get(tableKey(table)) ?? table);
+}
+
 /** Where each filter of a selection is applied, for whoever only asks; the source is not asked whether a publication takes the expressions. */
-export async function placedFilters(source: Session, tables: readonly FilteredTable[]): Promise<PlacedFilter[]> {
+export async function placedFilters(source: Session, selection: Selection): Promise<ClonePlan['rowFilters']> {
+  const tables = [...selection.values()].flatMap(({ table, mode, where, excludeColumns }): FilteredTable[] => (where === undefined || mode !== 'copy' ? [] : [{ ...table, where, excludeColumns }]));
   const rows = tables.length === 0 ? new Map<string, PreflightTableRow>() : await rowsOf(source);
-  const out: PlacedFilter[] = [];
+  const out: ClonePlan['rowFilters'][number][] = [];
   for (const table of tables) {
     const row = rows.get(tableKey(table));
-    if (!row || row.kind !== 'r') continue;
-    const place = await filterPlace(row, table.where, { version: source.serverVersion, versionText: source.serverVersionText }, table.excludeColumns);
+    if (!row || row.kind !== 'r' || row.persistence === 'u') continue;
+    const place = await filterPlace(row, table.where, source, table.excludeColumns);
     if (place.by === 'nobody') throw new PgweaveError('cannot-publish', `the stream cannot be filtered as the copy is:\n${place.text}`, { hint: place.fix, exitCode: 3 });
-    out.push({ table: { schema: row.schema, name: row.name }, by: place.by, because: place.by === 'source' ? null : place.because });
+    out.push({ table: displayName(row.schema, row.name), by: place.by, because: place.by === 'source' ? null : place.because });
   }
   return out;
 }

@@ -107,6 +107,8 @@ export interface ClonePlan {
   /** Relations on the target that stand in the way; `--drop-existing` drops them. */
   readonly existing: readonly string[];
   readonly leftOut: readonly { readonly object: string; readonly reason: string }[];
+  /** Row filters of a job that is followed: applied by the source as it decodes, or by pgweave, and why not by the source. */
+  readonly rowFilters: readonly { readonly table: string; readonly by: 'source' | 'pgweave'; readonly because: string | null }[];
   /** From a short read of the largest tables, over `jobs` connections; null where there is nothing to measure. Indexes come on top. */
   readonly estimate: { readonly bytesPerSecond: number; readonly copyMs: number; readonly sampledBytes: number } | null;
 }

@@ -3,13 +3,14 @@ import { invertedTables, noteSelection, type KeptSelection } from '../../copy/ke
 import { PgweaveError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoints.ts';
 import { jobObjectName } from '../../core/job-folder.ts';
-import type { TableRef } from '../../core/tables.ts';
+import { tableKey, type TableRef } from '../../core/tables.ts';
 import { isWayBack, oppositeJob } from '../../core/way-back.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
 import { formatLsn, type Lsn } from '../../pg/lsn.ts';
 import { ReplicationSession } from '../../pg/replication-session.ts';
 import { Session } from '../../pg/session.ts';
 import { sqlstate, sqlstateOf } from '../../pg/sqlstate.ts';
+import { returningTables } from '../clone/filtered-stream.ts';
 import { ensurePublications } from '../publications.ts';
 
 export interface WayBack {
@@ -30,7 +31,9 @@ export async function openWayBack(source: ConnectionSpec, target: ConnectionSpec
   const job = oppositeJob(forwardJob);
   const slot = jobObjectName(job);
   await using onTarget = await Session.open(target, { role: 'way back', job: forwardJob, side: 'the target', signal });
-  const { insertsOnly } = await ensurePublications(onTarget, { job, tables });
+  const inverted = invertedTables(kept.tables);
+  const conditions = new Map(inverted.map((t) => [tableKey(t), t.where]));
+  const { insertsOnly } = await ensurePublications(onTarget, { job, tables: isWayBack(forwardJob) ? await returningTables(onTarget, job, tables, (table) => conditions.get(tableKey(table))) : tables });
   await failpoint('switchover.reverse-publication');
   await dropSlotOfEarlierAttempt(onTarget, slot);
   await using sender = await ReplicationSession.open(target, { role: 'way back', job: forwardJob, side: 'the target', signal });
@@ -39,7 +42,7 @@ export async function openWayBack(source: ConnectionSpec, target: ConnectionSpec
   await using onSource = await Session.open(source, { role: 'way back', job: forwardJob, side: 'the source', signal });
   await ensureChangesSchema(onSource);
   // On a return the clone's own note stands there already; an older way back may have none to replace it with.
-  if (!isWayBack(forwardJob) || kept.tables.length > 0) await noteSelection(onSource, job, invertedTables(kept.tables));
+  if (!isWayBack(forwardJob) || kept.tables.length > 0) await noteSelection(onSource, job, inverted);
   await onSource.transaction(async () => {
     await onSource.query('delete from pgweave.table_state where job = $1', [job]);
     await onSource.query(
