@@ -109,7 +109,7 @@ function refusal(session: Session, options: PublicationOptions, error: unknown):
     // Functions, operators and types of users, and built-in ones that are not immutable. Source: check_simple_rowfilter_expr_walker, publicationcmds.c.
     const { message, detail } = error as { message: string; detail?: string };
     return new PgweaveError('cannot-publish', `the source takes no such row filter into a publication: ${message}${detail === undefined ? '' : ` (${detail.replace(/\.$/, '')})`}\n${filtered.map((t) => `${displayName(t.schema, t.name)}: ${t.where}`).join('\n')}`, {
-      hint: 'Write it with immutable functions, operators and types of PostgreSQL itself, or copy without a stream (pgweave clone alone).', exitCode: 3, cause: error,
+      hint: 'Write it with immutable functions, operators and types of PostgreSQL itself, or follow with pgweave itself, which filters by any: pgweave clone --follow.', exitCode: 3, cause: error,
     });
   }
   if (sqlstateOf(error) !== sqlstate.insufficientPrivilege) return error;

@@ -14,6 +14,8 @@ export interface TableRules {
   readonly excludedColumns: (table: TableRef) => readonly string[];
   /** SQL condition in parentheses of the rows that go; undefined for all. */
   readonly rowCondition: (table: TableRef) => string | undefined;
+  /** Some table has such a condition. */
+  readonly filtered: boolean;
 }
 
 export interface TableRulesOptions {
@@ -43,5 +45,6 @@ export async function tableRules(options: TableRulesOptions, source: Session, ta
     mapTable: options.mapTable ?? ((table) => ruleOf(table)?.mapTo ?? noted?.mapTo(table) ?? table),
     excludedColumns: options.excludedColumns ?? ((table) => ruleOf(table)?.excludeColumns ?? noted?.excludedColumns(table) ?? []),
     rowCondition: (table) => ruleOf(table)?.where ?? notedCondition(table),
+    filtered: [...(selection?.values() ?? noted?.tables ?? [])].some(({ where }) => where !== undefined),
   };
 }

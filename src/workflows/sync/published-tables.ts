@@ -106,7 +106,7 @@ async function definitionFaults(session: Session, selected: TableSelection, leav
     faults.push({ text: `${name} would be called ${displayName(mapTo.schema, mapTo.name)} on the target, which a native subscription cannot do`, fix: 'Leave --map out, or follow with pgweave itself: pgweave clone --follow' });
   }
   if ((where !== undefined || excludeColumns.length > 0) && session.serverVersion < 150_000) {
-    faults.push({ text: `${name}: native publications have row filters and column lists from PostgreSQL 15 on; the source is ${session.serverVersionText.split(' ')[0]}`, fix: 'For columns follow with pgweave itself, which leaves them out on every version: pgweave clone --follow. A row filter needs a source of 15.' });
+    faults.push({ text: `${name}: native publications have row filters and column lists from PostgreSQL 15 on; the source is ${session.serverVersionText.split(' ')[0]}`, fix: 'Follow with pgweave itself, which filters rows and leaves columns out on every version: pgweave clone --follow' });
   }
   if (inserts) return faults;
   for (const leaf of leaves) {
