@@ -8,7 +8,7 @@ it('copies a table while another copy of the job makes the origin that both mark
   await pair.source.run('insert into t select generate_series(1, 10)');
   await using other = await pair.target.session();
   await other.query(`begin; select pg_replication_origin_create('${pair.slot}_copy')`);
-  const rules = { mapTable: (table: { schema: string; name: string }) => table, excludedColumns: () => [], rowCondition: () => undefined };
+  const rules = { mapTable: (table: { schema: string; name: string }) => table, excludedColumns: () => [], rowCondition: () => undefined, filtered: false };
   const copied = recopyTable({ source: pair.source.spec, target: pair.target.spec, job: pair.job, emit: () => undefined, rules }, { schema: 'public', name: 't' }).then(() => 'copied', (error: unknown) => error);
   await waitFor('the copy to wait for the other one', async () => (await pair.target.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like '%pg_replication_origin_create%'`)).length > 0);
   await other.query('commit');
