@@ -43,7 +43,7 @@ export class SpoolFolder {
       if (!known) folder.#write();
       return folder;
     } catch (error) {
-      if (error instanceof PgweaveError) throw error;
+      if (error instanceof PgweaveError && error.code !== 'folder-not-made') throw error;
       throw new PgweaveError('spool-failed', `cannot use ${path} as a spool: ${(error as Error).message}`, { hint: 'Check the path, its permissions and the space on its disk.', cause: error });
     }
   }
