@@ -108,7 +108,7 @@ export class Follower implements AsyncDisposable {
       const record = options.folder && (await AppliedRecord.open(options.folder, source));
       cleanUp.unshift(async () => record?.close());
       const applier = new Applier({
-        target: options.target, job, binary, emit, signal, control, addColumns: options.addColumns ?? false, unknownTables: options.unknownTables ?? 'pause', mapTable, excludedColumns, rowFilter: (table) => rules.rowFilter(table), setWiseFrom: options.setWiseFrom, onCommitted: (lsn) => record?.note(lsn),
+        target: options.target, job, binary, emit, signal, control, addColumns: options.addColumns ?? false, unknownTables: options.unknownTables ?? 'pause', mapTable, excludedColumns, rowFilter: (table) => rules.rowFilter(table), setWiseFrom: options.setWiseFrom, onCommitted: (lsn) => record?.note(lsn), onReconnected: () => copyUnfinished(applier, desk),
         describeSource: (table) => describeSource(options, sessions, table),
       });
       cleanUp.unshift(() => applier.close());
@@ -148,9 +148,8 @@ export class Follower implements AsyncDisposable {
       this.#applier.gates.announce(gate);
       const { name } = gate.record.state;
       if (gate.parked && (name === 'copied' || name === 'streaming')) this.#applier.drain(gate).catch(() => undefined);
-      // Its copy was broken off with the process that made it.
-      if (name === 'pending' || name === 'copying') this.#desk.copyAgain({ schema: gate.record.schema, name: gate.record.name });
     }
+    copyUnfinished(this.#applier, this.#desk);
     try {
       await this.#applier.run();
     } catch (error) {
@@ -283,6 +282,11 @@ async function jobPublications(source: Session, job: string): Promise<string[]> 
   for (const name of [names.all, names.inserts]) if ((await source.query(publicationFacts(name))).length > 0) found.push(name);
   if (found.length === 0) throw new PgweaveError('publication-missing', `the source has no publication ${names.all}`, { retry: 'never', hint: `It was dropped, or job "${job}" was never cloned with --follow. Begin again: pgweave clone --follow --job ${job}` });
   return found;
+}
+
+/** Copies tables whose copy was broken off, with the process that made it or with the target. */
+function copyUnfinished(applier: Applier, desk: ControlDesk): void {
+  for (const { record } of applier.gates.all()) if (record.state.name === 'pending' || record.state.name === 'copying') desk.copyAgain({ schema: record.schema, name: record.name });
 }
 
 /** LSN of the oldest snapshot that a table of the job was copied in. */

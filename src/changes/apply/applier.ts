@@ -31,6 +31,8 @@ export interface ApplierOptions extends Omit<GateOptions, 'binary'> {
   readonly control: () => Promise<Session>;
   /** Called with the end of what the target has committed, before the log is told. */
   readonly onCommitted?: ((endLsn: Lsn) => void) | undefined;
+  /** Called when the target was connected again, and its states are read: it may have lost what was not flushed. */
+  readonly onReconnected?: (() => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -554,6 +556,7 @@ export class Applier {
         }
         this.report.startAt(maxLsn(at, this.report.appliedLsn()));
         this.#options.emit({ type: 'log', level: 'info', message: 'connected to the target again' });
+        this.#options.onReconnected?.();
         return;
       } catch (error) {
         // It may be the control connection that failed: a session left open would keep the origin from the next one.

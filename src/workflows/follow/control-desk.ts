@@ -11,6 +11,7 @@ import type { ConnectionSpec } from '../../pg/conninfo.ts';
 import { displayName } from '../../pg/identifiers.ts';
 import { formatLsn, type Lsn } from '../../pg/lsn.ts';
 import { Session } from '../../pg/session.ts';
+import { isConnectionLoss } from '../../pg/sqlstate.ts';
 
 export interface DeskOptions {
   readonly target: ConnectionSpec;
@@ -228,11 +229,13 @@ export class ControlDesk {
     while (this.#copying >= copiesAtOnce) await new Promise<void>((resolve) => this.#waitingToCopy.push(resolve));
     this.#copying += 1;
     try {
-      throwIfAborted(signal);
-      await applier.beginCopy(table);
-      const lsn = await this.#whenThereIsRoom(() => copyTable(table));
-      await applier.endCopy(table);
-      return { copiedLsn: formatLsn(lsn) };
+      return await this.#untilItCanBe(async () => {
+        throwIfAborted(signal);
+        await applier.beginCopy(table);
+        const lsn = await copyTable(table);
+        await applier.endCopy(table);
+        return { copiedLsn: formatLsn(lsn) };
+      });
     } catch (error) {
       // Whoever was interrupted goes on with it when the follower is started again.
       if (!isInterrupted(error)) await applier.failCopy(table, `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`).catch(() => undefined);
@@ -246,15 +249,19 @@ export class ControlDesk {
   #copying = 0;
   readonly #waitingToCopy: (() => void)[] = [];
 
-  /** The source's slots and walsenders may all be taken, by copies for other targets above all: those end. */
-  async #whenThereIsRoom<T>(work: () => Promise<T>): Promise<T> {
+  /**
+   * Tries again while a side cannot be reached, and while the source's slots and walsenders are all taken, by copies for other targets above all: those end. A server that was away is no fault
+   * of the table's: paused, it would wait for somebody when the server is back.
+   */
+  async #untilItCanBe<T>(work: () => Promise<T>): Promise<T> {
     const backoff = new Backoff({ firstMs: 200, maxMs: 10_000 });
     for (;;) {
       try {
         return await work();
       } catch (error) {
-        if (!(error instanceof PgweaveError) || (error.code !== 'no-slot-free' && error.code !== 'too-many-connections')) throw error;
-        this.#options.emit({ type: 'log', level: 'info', message: `a copy waits: ${error.message}` });
+        const passes = isConnectionLoss(error) || (error instanceof PgweaveError && (error.retry === 'backoff' || error.code === 'no-slot-free' || error.code === 'too-many-connections'));
+        if (!passes || this.#abort.signal.aborted) throw error;
+        this.#options.emit({ type: 'log', level: 'info', message: `a copy waits: ${errorMessage(error)}` });
         await sleep(backoff.next(), this.#abort.signal);
       }
     }
