@@ -123,7 +123,8 @@ describe('one source, five targets, both engines, mixed versions', () => {
       }
       expect(service.health().config.error).toMatch(/broken\.yml/);
       await writer.more(5);
-      const mark = (await source.query<{ id: number }>(`insert into orders (v, note) values (1, 'while it was down') returning id`))[0]!.id;
+      // The writer deletes rows as it goes; this one, of an id that it does not meet, stays for whoever comes late.
+      await source.run(`insert into orders (id, v, note) values (0, 1, 'while it was down')`);
       for (const name of ['native18', 'stream18', 'stream14'] as const) await waitFor(`${name} to go on`, async () => (await databases[name].query(`select 1 from orders where note = 'while it was down'`)).length === 1);
       await origin.restart();
       await waitFor('the source to be reached again', () => service.health().source.reachable);
@@ -132,7 +133,7 @@ describe('one source, five targets, both engines, mixed versions', () => {
       await service.replace(fanoutConfig(publication, source.uri, shape(['orders', 'sales.lines', 'late'])));
       expect(service.health().config.error).toBeNull();
       await allStream(service, 3);
-      await waitFor('what was written while it was down', async () => (await databases.streamweak.query(`select 1 from orders where id = ${mark} or note = 'while it was down'`)).length > 0);
+      await waitFor('what was written while it was down', async () => (await databases.streamweak.query(`select 1 from orders where note = 'while it was down'`)).length > 0);
 
       // The same server is rebuilt: an empty one answers at its address.
       await weak.destroy();
