@@ -31,3 +31,8 @@ export function serverIdentity(readsControl: boolean): Sql {
 export function mayReadControl(): Sql {
   return { text: `select pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute') as allowed` };
 }
+
+/** The cluster's own number, which a physical copy shares. Needs what {@link mayReadControl} asks for. */
+export function systemIdentifier(): Sql {
+  return { text: 'select system_identifier::text as id from pg_catalog.pg_control_system()' };
+}

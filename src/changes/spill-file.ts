@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { failpoint } from '../core/failpoints.ts';
 import { PgweaveError } from '../core/errors.ts';
+import { makeFolder } from '../core/make-folder.ts';
 import { FrameBuffer } from './frame-buffer.ts';
 import { appendRun, type FrameRun } from './frames.ts';
-import { makeFolder } from '../core/make-folder.ts';
 
 const readAt = promisify(readCallback);
 const writeBuffers = promisify(writevCallback);

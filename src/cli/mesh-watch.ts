@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { errorMessage, exitCodes } from '../core/errors.ts';
 import { createLog, type Log } from '../core/log.ts';
+import { makeFolder } from '../core/make-folder.ts';
 import { JobStatus } from '../core/snapshot.ts';
 import { StateFileWriter } from '../core/state-file.ts';
 import { parseDuration } from '../core/units.ts';
@@ -8,7 +9,6 @@ import type { MeshNode } from '../mesh/nodes.ts';
 import type { MeshStatus } from '../mesh/status.ts';
 import { runAction, type CommonOptions, type JobContext } from './common.ts';
 import { parsePort } from './port.ts';
-import { makeFolder } from '../core/make-folder.ts';
 
 interface WatchFlags extends CommonOptions {
   readonly nodes: string;

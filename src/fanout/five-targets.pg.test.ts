@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allStream, equalRows, fanoutConfig, silentLog, type FanoutShape } from '../../test/support/fanout.ts';
 import { createDatabase, privateServer, waitFor, type Cluster, type TestDatabase } from '../../test/support/servers.ts';
-import { sleep } from '../core/abort.ts';
 import { errorMessage } from '../core/errors.ts';
 import type { JobEvent } from '../core/events.ts';
 import type { Topology } from '../core/topology.ts';
@@ -57,10 +56,8 @@ class Writer {
     let session: Session | undefined;
     for (let n = 0; !this.#stop.signal.aborted; n += 1) {
       try {
-        if (!session) {
-          session = await Session.open(parseConninfo(this.#uri), { role: 'test writer' });
-          await session.query('set search_path = public');
-        }
+        session ??= await this.#open();
+        if (!session) break;
         await session.query('begin');
         for (const table of this.tables) {
           await session.query(`insert into ${table} (v, note) select i, repeat('x', i) from generate_series(1, 5) i; update ${table} set v = v + 1 where id % 7 = ${n % 7} and id > (select max(id) - 300 from ${table}); delete from ${table} where id = ${n * 3 + 1};
@@ -68,14 +65,32 @@ class Writer {
         }
         await session.query('commit');
         this.transactions += 1;
+        // The next one once this one can be streamed: commits are asynchronous here.
+        const open = session;
+        const { lsn } = await open.one<{ lsn: string }>('select pg_catalog.pg_current_wal_insert_lsn()::text as lsn');
+        await waitFor('the commit to be flushed', async () => this.#stop.signal.aborted || (await open.one<{ there: boolean }>(`select pg_catalog.pg_current_wal_flush_lsn() >= '${lsn}' as there`)).there);
       } catch (error) {
         this.#lastError = error;
         await session?.close();
         session = undefined;
       }
-      await sleep(20);
     }
     await session?.close();
+  }
+
+  /** Waits until the source takes it; undefined where the writer was stopped meanwhile. */
+  #open(): Promise<Session | undefined> {
+    return waitFor('the source to answer the writer', async () => {
+      if (this.#stop.signal.aborted) return { session: undefined };
+      try {
+        const session = await Session.open(parseConninfo(this.#uri), { role: 'test writer' });
+        await session.query('set search_path = public');
+        return { session };
+      } catch (error) {
+        this.#lastError = error;
+        return undefined;
+      }
+    }).then(({ session }) => session);
   }
 }
 

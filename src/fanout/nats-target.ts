@@ -1,3 +1,4 @@
+import { systemIdentifier } from '../catalog/server-identity.ts';
 import { publicationFacts, publicationTables, type PublicationTableRow } from '../catalog/publications.ts';
 import type { Batch, ChangeLog, ChangeLogPosition, ReadOptions } from '../changes/change-log.ts';
 import { logName } from '../changes/nats/log-message.ts';
@@ -20,7 +21,7 @@ export function natsJobOf(config: FanoutConfig): string {
 
 /** What the messages of the log say of their source. */
 export async function natsLogNameOf(config: FanoutConfig, source: Session): Promise<string> {
-  const { id } = await source.one<{ id: string }>('select system_identifier::text as id from pg_catalog.pg_control_system()');
+  const { id } = await source.one<{ id: string }>(systemIdentifier());
   return logName(id, config.source.database, jobObjectName(natsJobOf(config)));
 }
 

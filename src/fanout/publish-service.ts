@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import { systemIdentifier } from '../catalog/server-identity.ts';
 import { ChangePublisher } from '../changes/nats/publisher.ts';
 import { Backoff, sleep } from '../core/abort.ts';
 import { errorMessage, isInterrupted, PgweaveError, usageError } from '../core/errors.ts';
@@ -145,7 +146,7 @@ export class PublishService implements AsyncDisposable {
     if (this.#publisher) return;
     await this.#slot(source, slot);
     const { lsn } = await source.one<{ lsn: string }>('select confirmed_flush_lsn::text as lsn from pg_catalog.pg_replication_slots where slot_name = $1', [slot]);
-    const { id } = await source.one<{ id: string }>('select system_identifier::text as id from pg_catalog.pg_control_system()');
+    const { id } = await source.one<{ id: string }>(systemIdentifier());
     const publisher = await ChangePublisher.open({
       source: config.source, job, slot, publications: names, nats: natsOf(config), systemId: id, slotLsn: parseLsn(lsn),
       emit: (event) => {

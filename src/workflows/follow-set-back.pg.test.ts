@@ -87,4 +87,19 @@ describe('a target that was set back', () => {
     await expect(one.done).rejects.toMatchObject({ code: 'target-went-back' });
     expect((await pair.target.query<{ id: number }>('select id from t')).map((row) => row.id)).toEqual([1]);
   });
+
+  it('that is away keeps nobody from stopping', async () => {
+    await using target = await privateServer(15);
+    await using pair = await makePair(await sharedServer(16), target, 'create table t (id int primary key, v text)');
+    const one = await pair.follow();
+    await pair.write(one, `insert into t values (1, 'there')`);
+    await target.stop();
+    await waitFor('the loss to be noticed', () => one.events.some((e) => e.type === 'counter' && e.name === 'reconnects'));
+    await one.stop();
+    await target.start();
+    const again = await pair.follow();
+    await pair.write(again, `insert into t values (2, 'there again')`);
+    const { source, target: there } = await pair.rows('t');
+    expect(there).toEqual(source);
+  });
 });

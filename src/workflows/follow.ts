@@ -117,6 +117,8 @@ export class Follower implements AsyncDisposable {
         throw new PgweaveError('job-not-cloned', `the target knows no table of job "${job}"`, { hint: `Copy them first: pgweave clone --follow --job ${job}`, retry: 'manual' });
       }
       record?.check(job, { progress, slotLsn: await slotPosition(source, options.slot ?? jobObjectName(job)), copiedLsn: oldestCopy(applier) });
+      // Confirmed to the source before anything more is applied.
+      if (progress !== undefined) record?.note(progress);
       const log = options.log ?? (await openLog(options, { source, target, publications, binary, progress, emit }));
       cleanUp.unshift(() => log.close());
       applier.attach(log);

@@ -2,11 +2,11 @@ import { join } from 'node:path';
 import { errorMessage, interruptedError, isInterrupted, PgweaveError } from '../core/errors.ts';
 import type { Emit, JobEvent } from '../core/events.ts';
 import { defaultJobFolder, JobFolder } from '../core/job-folder.ts';
+import { makeFolder } from '../core/make-folder.ts';
 import { databaseJob } from '../core/selection/database-jobs.ts';
 import type { TableRef } from '../core/tables.ts';
 import { withDatabase, type ConnectionSpec } from '../pg/conninfo.ts';
 import { createDatabaseIfMissing } from './clone/create-database.ts';
-import { makeFolder } from '../core/make-folder.ts';
 
 /** One database of a job that spans several. */
 export interface InstanceDatabase {

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { sleep } from '../../src/core/abort.ts';
 import { JobFolder } from '../../src/core/job-folder.ts';
 import { parseConninfo, type ConnectionSpec } from '../../src/pg/conninfo.ts';
 import { Session } from '../../src/pg/session.ts';
@@ -58,7 +57,7 @@ describe('a standby as the source', () => {
     const awake = (async () => {
       while (!ended.signal.aborted) {
         await primary.query('select pg_log_standby_snapshot()');
-        await sleep(200);
+        await caughtUp(primary, source);
       }
     })();
     try {

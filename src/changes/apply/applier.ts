@@ -80,13 +80,16 @@ export class Applier {
   #limitPassed = false;
   readonly #sourceOrder = new SourceOrder();
   readonly #drains = new DrainQueue();
-  #stopping = false;
+  readonly #stop = new AbortController();
+  /** Connecting again ends with either. */
+  readonly #ending: AbortSignal;
   #fatal: unknown;
   #ended = false;
   #transientFailures = 0;
 
   constructor(options: ApplierOptions) {
     this.#options = options;
+    this.#ending = AbortSignal.any([this.#stop.signal, ...(options.signal ? [options.signal] : [])]);
     this.gates = new TableGates(() => this.#control, options);
     this.report = new ProgressReport(() => this.#log?.position(), options.emit);
   }
@@ -139,7 +142,7 @@ export class Applier {
         if (this.#fatal) throw this.#fatal;
         if (this.#failure) await this.#recover();
         else if (this.#boundaryWork.length > 0) await this.#atRest(() => this.#runBoundaryWork());
-        else if (this.#stopping) break;
+        else if (this.#stop.signal.aborted) break;
         // Where something is in flight, its failure tells what has to be done again.
         else if (this.#session!.pipeline.failure && this.#inFlight.length === 0) await this.#reconnect(this.#session!.pipeline.failure);
         else if (!this.#drains.empty && !this.#held) await this.#atRest(() => this.#drainOne());
@@ -150,7 +153,8 @@ export class Applier {
     } catch (error) {
       // The transactions that were sent are finished or fail; nothing new begins.
       if (isInterrupted(error)) await this.#drainInFlight();
-      throw error;
+      // Stopped while the target was away: what it lacks comes again the next time.
+      if (!(isInterrupted(error) && this.#stop.signal.aborted && !this.#options.signal?.aborted)) throw error;
     } finally {
       this.report.close();
       this.#session?.close();
@@ -162,7 +166,7 @@ export class Applier {
 
   /** Finishes what is in flight; `run` then resolves. */
   stop(): void {
-    this.#stopping = true;
+    this.#stop.abort();
     this.#wake?.();
   }
 
@@ -314,7 +318,7 @@ export class Applier {
   }
 
   #needsAttention(): boolean {
-    return this.#failure !== undefined || this.#fatal !== undefined || this.#session!.pipeline.failure !== undefined || this.#boundaryWork.length > 0 || this.#stopping || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
+    return this.#failure !== undefined || this.#fatal !== undefined || (this.#session!.pipeline.failure !== undefined && this.#inFlight.length === 0) || this.#boundaryWork.length > 0 || this.#stop.signal.aborted || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
   }
 
   async #waitForWake(): Promise<void> {
@@ -326,7 +330,7 @@ export class Applier {
         signal?.removeEventListener('abort', onAbort);
         resolve();
       };
-      if ((!this.#held && this.#log) || this.#stopping || this.#boundaryWork.length > 0 || (!this.#drains.empty && !this.#held)) this.#wake();
+      if ((!this.#held && this.#log) || this.#stop.signal.aborted || this.#boundaryWork.length > 0 || (!this.#drains.empty && !this.#held)) this.#wake();
     });
     this.#wake = undefined;
   }
@@ -544,7 +548,7 @@ export class Applier {
     this.#options.emit({ type: 'log', level: 'warn', message: `the connection to the target was lost: ${errorMessage(reason)}; connecting again` });
     const backoff = new Backoff({ firstMs: 50, maxMs: 5000 });
     for (;;) {
-      throwIfAborted(this.#options.signal);
+      throwIfAborted(this.#ending);
       try {
         await this.#connect();
         await this.gates.load();
@@ -564,7 +568,7 @@ export class Applier {
         if (isInterrupted(error)) throw error;
         const again = mayRetry(error) || (error instanceof PgweaveError && error.retry === 'backoff');
         if (!again) throw error;
-        await sleep(backoff.next(), this.#options.signal);
+        await sleep(backoff.next(), this.#ending);
       }
     }
   }

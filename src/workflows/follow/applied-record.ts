@@ -1,10 +1,10 @@
-import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
-import { mayReadControl } from '../../catalog/server-identity.ts';
+import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
+import { mayReadControl, systemIdentifier } from '../../catalog/server-identity.ts';
 import { PgweaveError } from '../../core/errors.ts';
 import type { JobFolder } from '../../core/job-folder.ts';
+import { makeFolder } from '../../core/make-folder.ts';
 import { formatLsn, parseLsn, type Lsn } from '../../pg/lsn.ts';
 import type { Session } from '../../pg/session.ts';
-import { makeFolder } from '../../core/make-folder.ts';
 
 const fileName = 'applied';
 /** Room for `system identifier, LSN`, so that a line always covers the one before. */
@@ -38,12 +38,10 @@ export class AppliedRecord {
   static async open(folder: JobFolder, source: Session): Promise<AppliedRecord> {
     makeFolder(folder.path);
     const { allowed } = await source.one<{ allowed: boolean }>(mayReadControl());
-    const systemId = allowed ? (await source.one<{ id: string }>('select system_identifier::text as id from pg_catalog.pg_control_system()')).id : 'unknown';
+    const systemId = allowed ? (await source.one<{ id: string }>(systemIdentifier())).id : 'unknown';
     const path = folder.file(fileName);
     // Not cut to nothing: the last line stays until the first one is written over it.
-    const file = openSync(path, 'a', 0o600);
-    closeSync(file);
-    return new AppliedRecord(systemId, openSync(path, 'r+'), parse(readFileSync(path, 'utf8')));
+    return new AppliedRecord(systemId, openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600), parse(readFileSync(path, 'utf8')));
   }
 
   /** Throws `target-went-back` where changes that the target had are gone from it and from the slot. */
