@@ -1,13 +1,12 @@
-import { Backoff, sleep, throwIfAborted } from '../../core/abort.ts';
+import { sleep, throwIfAborted } from '../../core/abort.ts';
 import { errorMessage, interruptedError, isInterrupted, PgweaveError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoints.ts';
 import type { TableRef } from '../../core/tables.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
-import { formatLsn, maxLsn, zeroLsn, type Lsn } from '../../pg/lsn.ts';
+import { maxLsn, zeroLsn, type Lsn } from '../../pg/lsn.ts';
 import type { Session } from '../../pg/session.ts';
 import type { Batch, ChangeLog, LargeTransaction, SourceTransaction } from '../change-log.ts';
 import { recordTableEvent } from '../table-states.ts';
-import { ApplySession } from './apply-session.ts';
 import type { WrittenUnit } from './batch-writer.ts';
 import { applyCarefully, writeRest } from './careful.ts';
 import { buildContent, type ChangeSource, type Content } from './content.ts';
@@ -20,6 +19,7 @@ import { ProgressReport } from './progress-report.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { SourceOrder } from './source-order.ts';
 import { TableGates, type Gate, type GateOptions } from './table-gates.ts';
+import { TargetConnection } from './target-connection.ts';
 
 export interface ApplierOptions extends Omit<GateOptions, 'binary'> {
   readonly target: ConnectionSpec;
@@ -66,8 +66,7 @@ export class Applier {
   readonly #options: ApplierOptions;
   #log: ChangeLog | undefined;
   #readAhead: ReadAhead | undefined;
-  #session: ApplySession | undefined;
-  #control!: Session;
+  readonly #target: TargetConnection;
   readonly #inFlight: InFlight[] = [];
   #failure: { readonly entry: InFlight; readonly failure: Failure } | undefined;
   /** Read and not yet sent. */
@@ -90,7 +89,8 @@ export class Applier {
   constructor(options: ApplierOptions) {
     this.#options = options;
     this.#ending = AbortSignal.any([this.#stop.signal, ...(options.signal ? [options.signal] : [])]);
-    this.gates = new TableGates(() => this.#control, options);
+    this.#target = new TargetConnection(options, () => this.#wake?.());
+    this.gates = new TableGates(() => this.#target.control, options);
     this.report = new ProgressReport(() => this.#log?.position(), options.emit);
   }
 
@@ -103,13 +103,13 @@ export class Applier {
   /** Ends the connection. After `run` it is closed already. */
   close(): Promise<void> {
     this.report.close();
-    this.#session?.close();
+    this.#target.close();
     return Promise.resolve();
   }
 
   /** End of the last source transaction that the target has committed. */
   get appliedLsn(): Lsn {
-    return this.#session?.committedLsn ?? (0n as Lsn);
+    return this.#target.committedLsn;
   }
 
   get job(): string {
@@ -118,7 +118,7 @@ export class Applier {
 
   /** The session for states and parked changes. Use it at a boundary only. */
   get control(): Session {
-    return this.#control;
+    return this.#target.control;
   }
 
   get held(): boolean {
@@ -127,9 +127,9 @@ export class Applier {
 
   /** Connects, reads where the target stands. Returns the LSN from which the log must be read; undefined: from the slot's own position. */
   async open(): Promise<Lsn | undefined> {
-    await this.#connect();
+    await this.#target.connect();
     await this.gates.load();
-    const at = this.#session!.committedLsn;
+    const at = this.#target.session.committedLsn;
     this.report.startAt(at);
     return at === 0n ? undefined : at;
   }
@@ -144,7 +144,7 @@ export class Applier {
         else if (this.#boundaryWork.length > 0) await this.#atRest(() => this.#runBoundaryWork());
         else if (this.#stop.signal.aborted) break;
         // Where something is in flight, its failure tells what has to be done again.
-        else if (this.#session!.pipeline.failure && this.#inFlight.length === 0) await this.#reconnect(this.#session!.pipeline.failure);
+        else if (this.#target.session.pipeline.failure && this.#inFlight.length === 0) await this.#reconnect(this.#target.session.pipeline.failure);
         else if (!this.#drains.empty && !this.#held) await this.#atRest(() => this.#drainOne());
         else if (this.#held || !this.#log) await this.#waitForWake();
         else await this.#step();
@@ -157,7 +157,7 @@ export class Applier {
       if (!(isInterrupted(error) && this.#stop.signal.aborted && !this.#options.signal?.aborted)) throw error;
     } finally {
       this.report.close();
-      this.#session?.close();
+      this.#target.close();
       this.#ended = true;
       for (const work of this.#boundaryWork.splice(0)) await work().catch(() => undefined);
       this.#drains.end(endedError());
@@ -229,8 +229,8 @@ export class Applier {
   /** From now on the table's changes are parked: its rows are about to be copied anew. An unknown table joins the job. */
   beginCopy(table: TableRef): Promise<void> {
     return this.atBoundary(async () => {
-      await recordTableEvent(this.#control, this.job, table, { type: 'copy-again' });
-      await recordTableEvent(this.#control, this.job, table, { type: 'copy-started' });
+      await recordTableEvent(this.#target.control, this.job, table, { type: 'copy-again' });
+      await recordTableEvent(this.#target.control, this.job, table, { type: 'copy-started' });
       await this.gates.load();
       this.gates.announce(this.gates.get(table)!);
     });
@@ -272,11 +272,11 @@ export class Applier {
     }
     const { limit, transactions } = this.#take();
     if (transactions.length > 0) {
-      if (this.#session!.replica) await this.#submit(transactions);
+      if (this.#target.session.replica) await this.#submit(transactions);
       else await this.#atRest(() => this.#carefully(transactions));
     }
     if (limit) return;
-    while (!this.#failure && !this.#fatal && (this.#inFlight.length >= maxInFlight || this.#session!.pipeline.unsentBytes > maxUnsentBytes) && this.#inFlight[0]) await this.#inFlight[0].done;
+    while (!this.#failure && !this.#fatal && (this.#inFlight.length >= maxInFlight || this.#target.session.pipeline.unsentBytes > maxUnsentBytes) && this.#inFlight[0]) await this.#inFlight[0].done;
   }
 
   /** What may be applied now, without what was applied before. */
@@ -288,9 +288,9 @@ export class Applier {
       if (beyond >= 0) end = beyond;
     }
     const taken = this.#carry.splice(0, end);
-    const known = this.#session!.sentLsn;
+    const known = this.#target.session.sentLsn;
     const fresh = taken.filter((t) => t.endLsn > known);
-    if (fresh.length < taken.length && this.#inFlight.length === 0) this.#log?.confirm(this.#session!.committedLsn);
+    if (fresh.length < taken.length && this.#inFlight.length === 0) this.#log?.confirm(this.#target.session.committedLsn);
     return { limit: limit !== undefined, transactions: fresh };
   }
 
@@ -318,7 +318,7 @@ export class Applier {
   }
 
   #needsAttention(): boolean {
-    return this.#failure !== undefined || this.#fatal !== undefined || (this.#session!.pipeline.failure !== undefined && this.#inFlight.length === 0) || this.#boundaryWork.length > 0 || this.#stop.signal.aborted || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
+    return this.#failure !== undefined || this.#fatal !== undefined || (this.#target.session.pipeline.failure !== undefined && this.#inFlight.length === 0) || this.#boundaryWork.length > 0 || this.#stop.signal.aborted || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
   }
 
   async #waitForWake(): Promise<void> {
@@ -354,7 +354,7 @@ export class Applier {
   async #submit(transactions: readonly SourceTransaction[]): Promise<void> {
     const content = await this.#build(transactions);
     await failpoint('apply.batch');
-    const session = this.#session!;
+    const session = this.#target.session;
     const last = transactions.at(-1)!;
     const caughtUp = [...this.gates.copied()].filter((gate) => !gate.parked && (gate.record.copiedLsn === undefined || gate.record.copiedLsn <= last.commitLsn));
     let units: WrittenUnit[];
@@ -411,7 +411,7 @@ export class Applier {
 
   #applied(transactions: readonly SourceTransaction[], counts: ReadonlyMap<string, { inserts: number; updates: number; deletes: number }>): void {
     const last = transactions.at(-1)!;
-    this.#session?.committed(last.endLsn);
+    this.#target.session.committed(last.endLsn);
     this.#options.onCommitted?.(last.endLsn);
     this.#log?.confirm(last.endLsn);
     this.report.applied(last.endLsn, last.commitTime, transactions.length, counts);
@@ -436,7 +436,7 @@ export class Applier {
       this.#carry.unshift(...transactions);
       return;
     }
-    await this.#session!.reset();
+    await this.#target.session.reset();
     if (failure.outOfTurn) {
       throw new PgweaveError('progress-moved', `somebody else has moved the progress of job "${this.#options.job}" on the target`, { hint: 'Is another follower running on this job? Stop it, then start this one again: it goes on from where the target stands.', retry: 'manual' });
     }
@@ -462,7 +462,7 @@ export class Applier {
 
   /** Source order, a few transactions at a time; a table whose change fails is paused. Nothing may be in flight. */
   async #carefully(transactions: readonly SourceTransaction[]): Promise<void> {
-    const queue = transactions.filter((t) => t.endLsn > this.#session!.committedLsn);
+    const queue = transactions.filter((t) => t.endLsn > this.#target.session.committedLsn);
     while (queue.length > 0) {
       throwIfAborted(this.#options.signal);
       const chunk: SourceTransaction[] = [];
@@ -471,7 +471,7 @@ export class Applier {
         chunk.push(queue.shift()!);
       }
       const result = await applyCarefully(
-        { job: this.#options.job, session: this.#session!, gates: this.gates, onMissed: (rows, table) => this.#missed(rows, table) }, chunk,
+        { job: this.#options.job, session: this.#target.session, gates: this.gates, onMissed: (rows, table) => this.#missed(rows, table) }, chunk,
         (error) => mayRetry(error) && this.#transientFailures < transientRetries,
       );
       if (result.done) {
@@ -488,7 +488,7 @@ export class Applier {
         for (const transaction of chunk) await this.#carefully([transaction]);
         continue;
       } else throw failure.error;
-      queue.unshift(...chunk.filter((t) => t.endLsn > this.#session!.committedLsn));
+      queue.unshift(...chunk.filter((t) => t.endLsn > this.#target.session.committedLsn));
     }
   }
 
@@ -501,14 +501,14 @@ export class Applier {
 
   async #applyLarge(transaction: LargeTransaction): Promise<void> {
     const outcome = await applyLarge({
-      job: this.#options.job, session: this.#session!, gates: this.gates, signal: this.#options.signal, build: (sources) => this.#build(sources), keepInOrder: (plan) => this.#sourceOrder.add(plan),
+      job: this.#options.job, session: this.#target.session, gates: this.gates, signal: this.#options.signal, build: (sources) => this.#build(sources), keepInOrder: (plan) => this.#sourceOrder.add(plan),
       onMissed: (rows, table) => this.#missed(rows, table), tried: this.#triedOf(transaction),
     }, transaction);
     switch (outcome.kind) {
       case 'applied':
         this.#transientFailures = 0;
-        if (outcome.endLsn > this.#session!.committedLsn) {
-          this.#session!.committed(outcome.endLsn);
+        if (outcome.endLsn > this.#target.session.committedLsn) {
+          this.#target.session.committed(outcome.endLsn);
           this.#options.onCommitted?.(outcome.endLsn);
           this.report.applied(outcome.endLsn, transaction.commitTime, 1, outcome.counts);
         }
@@ -526,51 +526,16 @@ export class Applier {
 
   // ---- connection ---------------------------------------------------------------------------------------------------------------------------------------
 
-  async #connect(): Promise<void> {
-    this.#control = await this.#options.control();
-    this.#session = await ApplySession.open(this.#options);
-    this.#session.pipeline.onLost(() => this.#wake?.());
-    if (!this.#session.replica && !this.#warnedOfRole) {
-      this.#warnedOfRole = true;
-      this.#options.emit({
-        type: 'warning', code: 'no-replica-role', message: 'the role may not set session_replication_role on the target: triggers and foreign keys there act on every change, and changes go one by one in source order',
-        hint: `PostgreSQL 15 and newer: grant set on parameter session_replication_role to the role; older: use a superuser, or disable the triggers on the target`,
-      });
-    }
-  }
-
-  #warnedOfRole = false;
-
   async #reconnect(reason: Error): Promise<void> {
-    const before = this.appliedLsn;
-    this.#session?.destroy();
-    this.#options.emit({ type: 'counter', name: 'reconnects', by: 1 });
-    this.#options.emit({ type: 'log', level: 'warn', message: `the connection to the target was lost: ${errorMessage(reason)}; connecting again` });
-    const backoff = new Backoff({ firstMs: 50, maxMs: 5000 });
-    for (;;) {
-      throwIfAborted(this.#ending);
-      try {
-        await this.#connect();
-        await this.gates.load();
-        const at = this.#session!.committedLsn;
-        if (at < before) throw wentBack(at, before);
-        if (at > 0n) {
-          this.#options.onCommitted?.(at);
-          this.#log?.confirm(at);
-        }
-        this.report.startAt(maxLsn(at, this.report.appliedLsn()));
-        this.#options.emit({ type: 'log', level: 'info', message: 'connected to the target again' });
-        this.#options.onReconnected?.();
-        return;
-      } catch (error) {
-        // It may be the control connection that failed: a session left open would keep the origin from the next one.
-        this.#session?.destroy();
-        if (isInterrupted(error)) throw error;
-        const again = mayRetry(error) || (error instanceof PgweaveError && error.retry === 'backoff');
-        if (!again) throw error;
-        await sleep(backoff.next(), this.#ending);
-      }
+    await this.#target.reconnect(reason, this.#ending, () => this.gates.load());
+    const at = this.#target.committedLsn;
+    if (at > 0n) {
+      this.#options.onCommitted?.(at);
+      this.#log?.confirm(at);
     }
+    this.report.startAt(maxLsn(at, this.report.appliedLsn()));
+    this.#options.emit({ type: 'log', level: 'info', message: 'connected to the target again' });
+    this.#options.onReconnected?.();
   }
 
   // ---- between transactions -----------------------------------------------------------------------------------------------------------------------------
@@ -591,9 +556,9 @@ export class Applier {
 
   async #drainOne(): Promise<void> {
     try {
-      await this.#drains.slice({ job: this.#options.job, session: this.#session!, gates: this.gates, control: () => this.#control, signal: this.#options.signal });
+      await this.#drains.slice({ job: this.#options.job, session: this.#target.session, gates: this.gates, control: () => this.#target.control, signal: this.#options.signal });
     } catch (error) {
-      if (!this.#session!.pipeline.failure && !this.#control.lost) throw error;
+      if (!this.#target.session.pipeline.failure && !this.#target.control.lost) throw error;
       await this.#reconnect(error as Error);
     }
   }
@@ -604,17 +569,10 @@ export class Applier {
     for (const gate of this.gates.copied()) {
       if (gate.parked) continue;
       if (gate.record.copiedLsn !== undefined && gate.record.copiedLsn > maxLsn((this.#log?.position().confirmedLsn ?? zeroLsn), this.appliedLsn)) continue;
-      gate.record = await recordTableEvent(this.#control, this.#options.job, gate.record, { type: 'caught-up' });
+      gate.record = await recordTableEvent(this.#target.control, this.#options.job, gate.record, { type: 'caught-up' });
       this.gates.announce(gate);
     }
   }
-}
-
-/** What was confirmed to the source is not on the target any more: going on would leave a gap. */
-function wentBack(at: Lsn, before: Lsn): PgweaveError {
-  return new PgweaveError('target-went-back', `the target has the source's changes up to ${formatLsn(at)} only, but had them up to ${formatLsn(before)} before the connection was lost: it was set back`, {
-    retry: 'never', hint: 'Was it failed over to a standby that lacked the last commits? Start again: where the slot still holds what is missing it is sent once more, else this is said.',
-  });
 }
 
 function endedError(): PgweaveError {
