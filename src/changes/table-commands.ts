@@ -1,4 +1,4 @@
-import { PgweaveError } from '../core/errors.ts';
+import { errorMessage, PgweaveError } from '../core/errors.ts';
 import type { TableState } from '../core/events.ts';
 import type { TableRef } from '../core/tables.ts';
 import { displayName } from '../pg/identifiers.ts';
@@ -6,7 +6,7 @@ import { formatLsn } from '../pg/lsn.ts';
 import type { Applier } from './apply/applier.ts';
 import { skipFirstParked } from './apply/parked.ts';
 import type { Gate } from './apply/table-gates.ts';
-import { removeTableState } from './table-states.ts';
+import { recordTableEvent, removeTableState } from './table-states.ts';
 
 /**
  * What a person does about a paused table, on an applier that runs or was opened for this alone (workflows/table.ts). Each is safe to repeat. The changes that wait are
@@ -34,6 +34,29 @@ export async function skipTransaction(applier: Applier, table: TableRef): Promis
   const skipped = await applier.atBoundary(() => skipFirstParked(applier.control, applier.job, table));
   if (skipped === undefined) throw new PgweaveError('nothing-to-skip', `no change waits for ${displayName(table.schema, table.name)}`, { retry: 'never' });
   return { skippedLsn: formatLsn(skipped), state: await retryTable(applier, table) };
+}
+
+/** From now on the table's changes are parked: its rows are about to be copied anew. An unknown table joins the job. */
+export function beginCopy(applier: Applier, table: TableRef): Promise<void> {
+  return applier.atBoundary(async () => {
+    await recordTableEvent(applier.control, applier.job, table, { type: 'copy-again' });
+    await recordTableEvent(applier.control, applier.job, table, { type: 'copy-started' });
+    await applier.gates.load();
+    applier.gates.announce(applier.gates.get(table)!);
+  });
+}
+
+/** The table's rows are in, its state is `copied` on the target: changes from its snapshot on are applied, older ones dropped. */
+export async function endCopy(applier: Applier, table: TableRef): Promise<void> {
+  await applier.atBoundary(() => applier.gates.load());
+  const gate = applier.gates.get(table)!;
+  applier.gates.announce(gate);
+  await applier.drain(gate);
+}
+
+/** Pauses a table whose copy failed for good. */
+export function failCopy(applier: Applier, table: TableRef, error: unknown): Promise<void> {
+  return applier.atBoundary(() => applier.gates.record(applier.gates.get(table)!, { type: 'failed', reason: `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`, lsn: undefined }));
 }
 
 /** Takes a table out of the job. Its rows on the target stay. */

@@ -1,9 +1,9 @@
 import { Applier } from '../changes/apply/applier.ts';
 import { controlFollower, runningFollower, type ControlAction } from '../changes/control.ts';
-import { dropTable as dropFromJob, retryTable, skipTransaction } from '../changes/table-commands.ts';
+import { beginCopy, dropTable as dropFromJob, endCopy, failCopy, retryTable, skipTransaction } from '../changes/table-commands.ts';
 import { readTableState, type TableRecord } from '../changes/table-states.ts';
 import { ensureChangesSchema } from '../changes/target-schema.ts';
-import { errorMessage, PgweaveError } from '../core/errors.ts';
+import { PgweaveError } from '../core/errors.ts';
 import type { Emit, TableState } from '../core/events.ts';
 import type { JobFolder } from '../core/job-folder.ts';
 import type { TableRef } from '../core/tables.ts';
@@ -129,15 +129,15 @@ async function actHere(options: TableOptions, action: Exclude<TableAction, 'add'
       case 'skip-transaction': return (await skipTransaction(applier, table)).skippedLsn;
       case 'copy-again': {
         const { recopyTable } = await import('./follow/recopy.ts');
-        await applier.beginCopy(table);
+        await beginCopy(applier, table);
         try {
           await using session = await Session.open(source, { role: 'table', job, side: 'the source', signal });
           await recopyTable({ source, target, job, emit, signal, rules: await tableRules(options, session, await control()) }, table);
         } catch (error) {
-          await applier.failCopy(table, `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`).catch(() => undefined);
+          await failCopy(applier, table, error).catch(() => undefined);
           throw error;
         }
-        await applier.endCopy(table);
+        await endCopy(applier, table);
         return null;
       }
       case 'drop': {

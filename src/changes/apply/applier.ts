@@ -226,30 +226,6 @@ export class Applier {
     return drained;
   }
 
-  /** From now on the table's changes are parked: its rows are about to be copied anew. An unknown table joins the job. */
-  beginCopy(table: TableRef): Promise<void> {
-    return this.atBoundary(async () => {
-      await recordTableEvent(this.#target.control, this.job, table, { type: 'copy-again' });
-      await recordTableEvent(this.#target.control, this.job, table, { type: 'copy-started' });
-      await this.gates.load();
-      this.gates.announce(this.gates.get(table)!);
-    });
-  }
-
-  /** The table's rows are in, its state is `copied` on the target: changes from its snapshot on are applied, older ones dropped. */
-  async endCopy(table: TableRef): Promise<void> {
-    await this.atBoundary(() => this.gates.load());
-    const gate = this.gates.get(table)!;
-    this.gates.announce(gate);
-    await this.drain(gate);
-  }
-
-  failCopy(table: TableRef, reason: string): Promise<void> {
-    return this.atBoundary(async () => {
-      await this.gates.record(this.gates.get(table)!, { type: 'failed', reason, lsn: undefined });
-    });
-  }
-
   // ---- one step -----------------------------------------------------------------------------------------------------------------------------------------
 
   async #step(): Promise<void> {

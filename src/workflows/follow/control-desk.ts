@@ -2,13 +2,12 @@ import { hostname } from 'node:os';
 import type { Applier } from '../../changes/apply/applier.ts';
 import type { ChangeLog } from '../../changes/change-log.ts';
 import { answerRequest, clearRequests, controlChannel, followerLockSql, isExpired, runningFollower, takeRequests, type OpenRequest } from '../../changes/control.ts';
-import { dropTable, retryTable, skipTransaction } from '../../changes/table-commands.ts';
+import { beginCopy, dropTable, endCopy, failCopy, retryTable, skipTransaction } from '../../changes/table-commands.ts';
 import { Backoff, sleep, throwIfAborted } from '../../core/abort.ts';
 import { errorMessage, isInterrupted, PgweaveError } from '../../core/errors.ts';
 import type { Emit } from '../../core/events.ts';
 import { tableKey, type TableRef } from '../../core/tables.ts';
 import type { ConnectionSpec } from '../../pg/conninfo.ts';
-import { displayName } from '../../pg/identifiers.ts';
 import { formatLsn, type Lsn } from '../../pg/lsn.ts';
 import { Session } from '../../pg/session.ts';
 import { isConnectionLoss } from '../../pg/sqlstate.ts';
@@ -231,14 +230,14 @@ export class ControlDesk {
     try {
       return await this.#untilItCanBe(async () => {
         throwIfAborted(signal);
-        await applier.beginCopy(table);
+        await beginCopy(applier, table);
         const lsn = await copyTable(table);
-        await applier.endCopy(table);
+        await endCopy(applier, table);
         return { copiedLsn: formatLsn(lsn) };
       });
     } catch (error) {
       // Whoever was interrupted goes on with it when the follower is started again.
-      if (!isInterrupted(error)) await applier.failCopy(table, `copying ${displayName(table.schema, table.name)} failed: ${errorMessage(error)}`).catch(() => undefined);
+      if (!isInterrupted(error)) await failCopy(applier, table, error).catch(() => undefined);
       throw error;
     } finally {
       this.#copying -= 1;
