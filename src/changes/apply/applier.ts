@@ -12,6 +12,7 @@ import { applyCarefully, writeRest } from './careful.ts';
 import { buildContent, type ChangeSource, type Content } from './content.ts';
 import { DrainQueue } from './drain-queue.ts';
 import { mayRetry, settleUnits, type Failure } from './failures.ts';
+import { HoldPoint } from './hold-point.ts';
 import { applyLarge } from './large.ts';
 import { OrderNeeded } from './merge.ts';
 import { caughtUpSql } from './parked-drain.ts';
@@ -74,9 +75,7 @@ export class Applier {
   #large: LargeTransaction | undefined;
   readonly #boundaryWork: (() => Promise<void>)[] = [];
   #wake: (() => void) | undefined;
-  #held = false;
-  #limit: { readonly lsn: Lsn; readonly reached: (applied: Lsn) => void } | undefined;
-  #limitPassed = false;
+  readonly #holdPoint = new HoldPoint();
   readonly #sourceOrder = new SourceOrder();
   readonly #drains = new DrainQueue();
   readonly #stop = new AbortController();
@@ -122,7 +121,7 @@ export class Applier {
   }
 
   get held(): boolean {
-    return this.#held;
+    return this.#holdPoint.held;
   }
 
   /** Connects, reads where the target stands. Returns the LSN from which the log must be read; undefined: from the slot's own position. */
@@ -145,8 +144,8 @@ export class Applier {
         else if (this.#stop.signal.aborted) break;
         // Where something is in flight, its failure tells what has to be done again.
         else if (this.#target.session.pipeline.failure && this.#inFlight.length === 0) await this.#reconnect(this.#target.session.pipeline.failure);
-        else if (!this.#drains.empty && !this.#held) await this.#atRest(() => this.#drainOne());
-        else if (this.#held || !this.#log) await this.#waitForWake();
+        else if (!this.#drains.empty && !this.#holdPoint.held) await this.#atRest(() => this.#drainOne());
+        else if (this.#holdPoint.held || !this.#log) await this.#waitForWake();
         else await this.#step();
       }
       await this.#drainInFlight();
@@ -183,7 +182,7 @@ export class Applier {
   /** Stops applying after the transaction in hand; resolves with the LSN that is applied. */
   hold(): Promise<Lsn> {
     return this.atBoundary(() => {
-      this.#held = true;
+      this.#holdPoint.hold();
       this.#options.emit({ type: 'log', level: 'debug', message: 'applying is held' });
       return Promise.resolve(this.report.appliedLsn());
     });
@@ -197,15 +196,10 @@ export class Applier {
     return new Promise<Lsn>((resolve, reject) => {
       void this.atBoundary(() => {
         if (lsn < this.appliedLsn) throw new PgweaveError('already-past', 'the target is past that LSN already', { retry: 'manual', hint: 'Hold the applier before taking the LSN.' });
-        this.#limit = { lsn, reached: resolve };
-        this.#limitPassed = false;
-        this.#held = false;
+        this.#holdPoint.runTo(lsn, () => resolve(this.report.appliedLsn()));
         // On an idle source no later transaction tells that the LSN was passed; the log asks the server.
         this.#log?.waitUntilConfirmed(lsn, this.#options.signal).then(() => {
-          if (this.#limit?.lsn === lsn) {
-            this.#limitPassed = true;
-            this.#wake?.();
-          }
+          if (this.#holdPoint.pass(lsn)) this.#wake?.();
         }, () => undefined);
         return Promise.resolve();
       }).catch(reject);
@@ -214,8 +208,7 @@ export class Applier {
 
   /** Goes on after `hold` or `runTo`. */
   release(): void {
-    this.#held = false;
-    this.#limit = undefined;
+    this.#holdPoint.release();
     this.#wake?.();
   }
 
@@ -230,14 +223,14 @@ export class Applier {
 
   async #step(): Promise<void> {
     await this.#promoteIdle();
-    if (this.#limit && this.#reachedLimit()) return;
+    if (this.#reachedLimit()) return;
     if (this.#carry.length === 0 && !this.#large) {
       const batch = await this.#next();
       if (!batch) return;
       if (batch.kind === 'large') this.#large = batch.transaction;
       else this.#carry.push(...batch.transactions);
     }
-    if (this.#limit && this.#reachedLimit()) return;
+    if (this.#reachedLimit()) return;
     if (this.#large && this.#carry.length === 0) {
       const transaction = this.#large;
       await this.#atRest(async () => {
@@ -257,7 +250,7 @@ export class Applier {
 
   /** What may be applied now, without what was applied before. */
   #take(): { limit: boolean; transactions: SourceTransaction[] } {
-    const limit = this.#limit?.lsn;
+    const { limit } = this.#holdPoint;
     let end = this.#carry.length;
     if (limit !== undefined) {
       const beyond = this.#carry.findIndex((t) => t.commitLsn >= limit);
@@ -271,14 +264,10 @@ export class Applier {
   }
 
   #reachedLimit(): boolean {
-    const limit = this.#limit!;
-    const first = this.#carry[0] ?? this.#large;
-    if (!this.#limitPassed && !(first && first.commitLsn >= limit.lsn)) return false;
-    if (first && first.commitLsn < limit.lsn) return false;
-    this.#limit = undefined;
-    this.#held = true;
+    const tell = this.#holdPoint.holdAt((this.#carry[0] ?? this.#large)?.commitLsn);
+    if (!tell) return false;
     this.#boundaryWork.unshift(() => {
-      limit.reached(this.report.appliedLsn());
+      tell();
       return Promise.resolve();
     });
     return true;
@@ -294,7 +283,7 @@ export class Applier {
   }
 
   #needsAttention(): boolean {
-    return this.#failure !== undefined || this.#fatal !== undefined || (this.#target.session.pipeline.failure !== undefined && this.#inFlight.length === 0) || this.#boundaryWork.length > 0 || this.#stop.signal.aborted || !this.#drains.empty || this.#held || (this.#limit !== undefined && this.#limitPassed);
+    return this.#failure !== undefined || this.#fatal !== undefined || (this.#target.session.pipeline.failure !== undefined && this.#inFlight.length === 0) || this.#boundaryWork.length > 0 || this.#stop.signal.aborted || !this.#drains.empty || this.#holdPoint.held || this.#holdPoint.passed;
   }
 
   async #waitForWake(): Promise<void> {
@@ -306,7 +295,7 @@ export class Applier {
         signal?.removeEventListener('abort', onAbort);
         resolve();
       };
-      if ((!this.#held && this.#log) || this.#stop.signal.aborted || this.#boundaryWork.length > 0 || (!this.#drains.empty && !this.#held)) this.#wake();
+      if ((!this.#holdPoint.held && this.#log) || this.#stop.signal.aborted || this.#boundaryWork.length > 0 || (!this.#drains.empty && !this.#holdPoint.held)) this.#wake();
     });
     this.#wake = undefined;
   }
