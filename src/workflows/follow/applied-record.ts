@@ -51,7 +51,7 @@ export class AppliedRecord {
     if (!found || found.systemId !== this.#systemId || (copiedLsn !== undefined && copiedLsn > found.lsn)) return;
     // Without either nobody knows in which life the job is.
     const at = progress ?? copiedLsn;
-    // A slot that still holds everything sends it again.
+    // A slot that still holds everything sends it again. One that is ahead may be so without having let go of anything of ours; nobody can tell, and a gap would be worse.
     if (at === undefined || at >= found.lsn || slotLsn <= at) return;
     throw new PgweaveError('target-went-back', `the target has the source's changes up to ${formatLsn(at)} only, but had them up to ${formatLsn(found.lsn)}: it was set back, and the slot no longer holds what lies between`, {
       retry: 'never', details: { progress: formatLsn(at), applied: formatLsn(found.lsn), slot: formatLsn(slotLsn) },
